@@ -45,6 +45,7 @@ export { GraphDriver } from "./cuda/graphs.ts";
 export { functionAttributes, Kernel, KernelDriver, type ParameterType } from "./cuda/kernels.ts";
 export type { Dimensions, Launch } from "./cuda/launch.ts";
 
+export { type Gathered, type LocalNccl, LocalRanks } from "./nccl/local_ranks.ts";
 export {
   type CommunicatorConfig,
   Nccl,

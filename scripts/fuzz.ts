@@ -1,13 +1,21 @@
 /**
  * Runs random scenarios of simulated clusters, one for each seed, and shows the seeds that fail.
  *
- *   deno run -A scripts/fuzz.ts --seeds A..B [--leadership] [--trace] [--jobs N] [--max-failures N]
+ *   deno run -A scripts/fuzz.ts --seeds A..B [--leadership | --hosts] [--trace] [--jobs N] [--max-failures N]
  *
  * The same seed gives the same run. Exit code 1 when a seed fails, 2 for a wrong command line.
  */
-import { fuzzHelp, type FuzzOptions, readFuzzOptions, type Seeds } from "./fuzz_options.ts";
+import {
+  fuzzHelp,
+  type FuzzKind,
+  type FuzzOptions,
+  readFuzzOptions,
+  type Seeds,
+} from "./fuzz_options.ts";
 import { wantsHelp } from "../src/cli/main.ts";
 import { UsageError } from "../src/core/errors.ts";
+import { runHostsScenario } from "../src/sim/hosts/run.ts";
+import { randomHostsScenario } from "../src/sim/hosts/scenario.ts";
 import { randomLeadershipScenario } from "../src/sim/leadership/scenario.ts";
 import { runLeadershipScenario } from "../src/sim/leadership/run.ts";
 import { randomScenario } from "../src/sim/fuzz/random_scenario.ts";
@@ -34,7 +42,7 @@ interface ChunkResult {
 
 /** Work of a thread. */
 interface Chunk extends Seeds {
-  readonly leadership: boolean;
+  readonly kind: FuzzKind;
 }
 
 interface SeedRun {
@@ -45,8 +53,15 @@ interface SeedRun {
   readonly description: string;
 }
 
-async function runSeed(seed: number, leadership: boolean, isTraced: boolean): Promise<SeedRun> {
-  if (!leadership) {
+async function runSeed(seed: number, kind: FuzzKind, isTraced: boolean): Promise<SeedRun> {
+  if (kind === "hosts") {
+    const { requests, actions, ...settings } = randomHostsScenario(seed);
+    const run = await runHostsScenario({ requests, actions, ...settings }, { isTraced });
+    const { violations, trace, ...statistics } = run;
+    const parts = { ...settings, requests: requests.length };
+    return { violations, statistics, trace, description: describe(parts, actions) };
+  }
+  if (kind === "clusters") {
     const { requests, actions, ...settings } = randomScenario(seed);
     const run = await runScenario({ requests, actions, ...settings }, { isTraced });
     const { violations, trace } = run;
@@ -74,12 +89,12 @@ function serveChunks(): void {
   scope.onmessage = async ({ data }) => scope.postMessage(await runChunk(data));
 }
 
-async function runChunk({ first, last, leadership }: Chunk): Promise<ChunkResult> {
+async function runChunk({ first, last, kind }: Chunk): Promise<ChunkResult> {
   const failures: Failure[] = [];
   const statistics: Statistics[] = [];
   Error.stackTraceLimit = STACK_FRAMES.fast;
   for (let seed = first; seed <= last; seed++) {
-    const result = await runSeed(seed, leadership, false);
+    const result = await runSeed(seed, kind, false);
     if (result.violations.length > 0) failures.push({ seed, violations: result.violations });
     statistics.push(result.statistics);
   }
@@ -101,16 +116,16 @@ async function main(): Promise<number> {
 }
 
 async function fuzz(options: FuzzOptions): Promise<number> {
-  const { seeds, leadership, trace } = options;
+  const { seeds, kind, trace } = options;
   const failures = await runAll(options);
-  const showOne = (failure: Failure, isTraced: boolean) => show(failure, leadership, isTraced);
+  const showOne = (failure: Failure, isTraced: boolean) => show(failure, kind, isTraced);
   for (const failure of failures) await showOne(failure, trace || failure === failures[0]);
   if (trace && failures.length === 0) await showOne({ seed: seeds.first, violations: [] }, true);
   return failures.length === 0 ? 0 : 1;
 }
 
 /** Runs all seeds, or until enough have failed. */
-async function runAll({ seeds: { first, last }, leadership, jobs, maxFailures }: FuzzOptions) {
+async function runAll({ seeds: { first, last }, kind, jobs, maxFailures }: FuzzOptions) {
   const startMs = performance.now();
   const failures: Failure[] = [];
   const sums: Record<string, number> = {};
@@ -132,7 +147,7 @@ async function runAll({ seeds: { first, last }, leadership, jobs, maxFailures }:
   };
   const work = async (run: (chunk: Chunk) => Promise<ChunkResult>) => {
     while (next <= last && failures.length < maxFailures) {
-      const chunk = { first: next, last: Math.min(last, next + CHUNK_SEEDS - 1), leadership };
+      const chunk = { first: next, last: Math.min(last, next + CHUNK_SEEDS - 1), kind };
       next = chunk.last + 1;
       take(await run(chunk));
     }
@@ -142,7 +157,7 @@ async function runAll({ seeds: { first, last }, leadership, jobs, maxFailures }:
   const ran = `${numDone} ${numDone === 1 ? "seed" : "seeds"} in ${seconds.toFixed(1)} s`;
   console.log(`${ran}, ${failures.length} failed`);
   const { finished, failed, aborted, ...others } = sums;
-  const requests = leadership ? undefined : { finished, failed, aborted };
+  const requests = kind !== "clusters" ? undefined : { finished, failed, aborted };
   console.log(JSON.stringify({ requests, ...others }));
   return failures.sort((a, b) => a.seed - b.seed);
 }
@@ -169,14 +184,14 @@ async function workInParallel(
 
 async function show(
   { seed, violations }: Failure,
-  leadership: boolean,
+  kind: FuzzKind,
   isTraced: boolean,
 ): Promise<void> {
   console.log(`\nseed ${seed}${violations.length > 0 ? " FAILED" : ""}`);
   for (const violation of violations) console.log(`  ${violation}`);
   if (!isTraced) return;
   Error.stackTraceLimit = STACK_FRAMES.traced;
-  const { description, trace } = await runSeed(seed, leadership, true);
+  const { description, trace } = await runSeed(seed, kind, true);
   console.log(description);
   console.log(trace);
 }

@@ -19,6 +19,11 @@ const table = {
       "Run scenarios of managers that elect a leader, of their lease store and of the receivers of " +
       "their decisions, in place of scenarios of whole clusters.",
   }),
+  "hosts": flag({
+    help:
+      "Run scenarios of hosts with agents that start instances for managers which come and go, in place " +
+      "of scenarios of whole clusters.",
+  }),
   "jobs": integer({
     default: 1,
     min: 1,
@@ -38,10 +43,13 @@ export interface Seeds {
   readonly last: number;
 }
 
+/** What the scenarios are about. */
+export type FuzzKind = "clusters" | "leadership" | "hosts";
+
 export interface FuzzOptions {
   readonly seeds: Seeds;
   readonly trace: boolean;
-  readonly leadership: boolean;
+  readonly kind: FuzzKind;
   readonly jobs: number;
   readonly maxFailures: number;
 }
@@ -55,10 +63,13 @@ export function fuzzHelp(): string {
 export function readFuzzOptions(argv: readonly string[]): FuzzOptions {
   const given = readCommandLine(argv, index);
   const valueOf = (name: keyof typeof table) => given.get(name) ?? table[name].default;
+  if (valueOf("leadership") && valueOf("hosts")) {
+    throw new UsageError("--leadership and --hosts are two kinds of scenarios: give one of them");
+  }
   return {
     seeds: parseSeeds(valueOf("seeds") as string | null),
     trace: valueOf("trace") as boolean,
-    leadership: valueOf("leadership") as boolean,
+    kind: valueOf("leadership") ? "leadership" : valueOf("hosts") ? "hosts" : "clusters",
     jobs: valueOf("jobs") as number,
     maxFailures: valueOf("max-failures") as number,
   };

@@ -85,6 +85,10 @@ if (Deno.args.length > 1) {
   Deno.exit(2);
 }
 const chosen = scenarios.filter((scenario) => new RegExp(pattern).test(nameOf(scenario)));
+if (chosen.length === 0) {
+  console.error(`${pattern}: no scenario matches: ${scenarios.map(nameOf).join("; ")}`);
+  Deno.exit(2);
+}
 const report = await runAll(chosen);
 const text = reportOf(report);
 console.log(text);

@@ -10,6 +10,15 @@ import { writeReport } from "./report_file.ts";
 
 const root = new URL("../", import.meta.url);
 const path = (name: string) => decodeURIComponent(new URL(name, root).pathname);
+const chosen = mutants.filter(({ rule }) =>
+  Deno.args.length === 0 || Deno.args.some((part) => rule.includes(part))
+);
+if (chosen.length === 0) {
+  console.error(
+    `${Deno.args.join(" ")}: no rule matches: ${mutants.map(({ rule }) => rule).join("; ")}`,
+  );
+  Deno.exit(2);
+}
 /** For all scenarios, and for one; the event loop of a mutant may stand still. */
 const LIMIT_MS = 90_000, LIMIT_OF_ONE_MS = 15_000;
 /** After it a scenario says what it waits for; its runner ends it at ten seconds. */
@@ -112,9 +121,6 @@ const asItIs = await check(null);
 if (asItIs !== null) {
   throw new Error(`the pair as it is fails: ${scenarios[asItIs.index].name}: ${asItIs.reason}`);
 }
-const chosen = mutants.filter(({ rule }) =>
-  Deno.args.length === 0 || Deno.args.some((part) => rule.includes(part))
-);
 const rows: string[] = [];
 let missed = 0, next = 0;
 

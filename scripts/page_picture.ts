@@ -1,6 +1,7 @@
 /**
  * Takes the picture of the page that README shows: runs `llumnix demo`, opens the page of its service with
- * migration in Chromium, and waits until requests fly between instances.
+ * migration in Chromium, and waits until requests fly between instances. In the picture, bars and marks stand at
+ * the values beside them: the page moves them there, and would be caught half-way. Only flights are caught.
  *
  *     deno run -A scripts/page_picture.ts [--out FILE] [--width 1280] [--height 1000] [--scheme light|dark]
  */
@@ -13,12 +14,48 @@ import { programCommand } from "./bench/service.ts";
  * is enough.
  */
 const FLIGHTS = [8, 6, 4, 3, 2];
-/** So that the plots have lines. */
-const PLOTTED_MS = 12_000;
 /** Wait for each number of flights. */
 const PATIENCE_MS = 12_000;
-/** From the start of a flight until its trail is drawn. */
-const FLIGHT_MS = 150;
+/** Runs in the page. */
+const NO_TRANSITIONS = `{
+  const [sheet] = [...document.styleSheets].filter(({ href }) => href.endsWith("/style.css"));
+  sheet.insertRule("*, ::before { transition: none !important }", sheet.cssRules.length);
+}`;
+/** Runs in the page before its own scripts: once `isStopped` is set, the feed says nothing more. */
+const STOPPABLE_FEED = `{
+  const { prototype } = ReadableStreamDefaultReader, { read } = prototype;
+  const never = new Promise(() => {});
+  prototype.read = async function () {
+    const result = await read.call(this);
+    return globalThis.isStopped ? never : result;
+  };
+}`;
+/** A flight that has lasted so long is half-way, and its trail can be seen. */
+const HALF_WAY_MS = [400, 900] as const;
+
+/**
+ * Runs in the page: true once so many flights are half-way, and all instances serve. The page stops there: until
+ * the screenshot it would show another moment.
+ */
+function stopFlights(flights: number): string {
+  return `new Promise((resolve) => {
+    const untilMs = performance.now() + ${PATIENCE_MS};
+    const isHalfWay = (path) => path.getAnimations().some(({ currentTime }) =>
+      currentTime > ${HALF_WAY_MS[0]} && currentTime < ${HALF_WAY_MS[1]});
+    const look = () => {
+      const flying = [...document.querySelectorAll("#flights path")].filter(isHalfWay);
+      const running = document.querySelectorAll(".mark[data-running]");
+      const others = document.querySelectorAll(".card:not([data-state=serving])");
+      if (flying.length >= ${flights} && running.length >= ${3 * flights} && others.length === 0) {
+        globalThis.isStopped = true;
+        document.getAnimations().forEach((animation) => animation.pause());
+        resolve(true);
+      } else if (performance.now() > untilMs) resolve(false);
+      else requestAnimationFrame(look);
+    };
+    look();
+  })`;
+}
 
 const text = { type: "string" } as const;
 const { values } = parseArgs({
@@ -44,6 +81,7 @@ try {
     colorScheme: values.scheme === "dark" ? "dark" : "light",
   });
   const page = await context.newPage();
+  await page.addInitScript(STOPPABLE_FEED);
   let said = "";
   const readUntil = async (pattern: RegExp) => {
     for (;;) {
@@ -55,20 +93,13 @@ try {
     }
   };
   const [, url] = await readUntil(/^The page, with migration: +(\S+)$/m);
-  await readUntil(/^Round 1/m);
+  // The plots show the first round then.
+  await readUntil(/^Round 2/m);
   await page.goto(url);
-  await page.waitForTimeout(PLOTTED_MS);
+  await page.evaluate(NO_TRANSITIONS);
   for (const flights of FLIGHTS) {
-    const isReached = await page.waitForFunction(
-      `document.querySelectorAll("#flights path").length >= ${flights} &&
-        document.querySelectorAll(".mark[data-running]").length >= ${3 * flights} &&
-        document.querySelectorAll(".card:not([data-state=serving])").length === 0`,
-      null,
-      { timeout: PATIENCE_MS, polling: 50 },
-    ).then(() => true, () => false);
-    if (isReached) break;
+    if (await page.evaluate(stopFlights(flights))) break;
   }
-  await page.waitForTimeout(FLIGHT_MS);
   await page.screenshot({ path: values.out });
 } finally {
   await browser.close();

@@ -23,10 +23,11 @@ import type { KernelFile } from "./kernel_images.ts";
 import { KernelModules } from "./kernel_modules.ts";
 import type { LibraryLinear, RowRange } from "./library_linear.ts";
 import { PlainKernels, plainSharedBytes } from "./plain_kernels.ts";
-import { RowKernels } from "./row_kernels.ts";
+import { RowKernels, type RowParts } from "./row_kernels.ts";
 import { hasTensorKernels, TensorKernels, tensorSharedBytes } from "./tensor_kernels.ts";
 
 export * from "./decoder_types.ts";
+export type { RowParts } from "./row_kernels.ts";
 
 /** Blocks per multiprocessor below which the parts of a context are computed apart. */
 const fewBlocksPerMultiprocessor = 4;
@@ -64,7 +65,8 @@ export class DecoderKernels {
   /** Why the driver compiles the kernels, although the program has machine code for the device; null: it does not. */
   readonly nativeRefusal: string | null;
   readonly #modules: KernelModules;
-  readonly #type: ElementType;
+  /** Of weights and activations. */
+  readonly type: ElementType;
   readonly #shape: HeadShape;
   readonly #fewBlocks: number;
   readonly #fused: boolean;
@@ -98,7 +100,7 @@ export class DecoderKernels {
       options,
     );
     this.#modules = modules;
-    this.#type = type;
+    this.type = type;
     this.#shape = shape;
     this.#fewBlocks = fewBlocksPerMultiprocessor * device.multiprocessors;
     this.#fused = paths.fused;
@@ -208,7 +210,7 @@ export class DecoderKernels {
     const own = (first: number, end: number) => {
       if (first === end) return;
       const [from, to] = [
-        first * layer.inputs * elementBytes[this.#type],
+        first * layer.inputs * elementBytes[this.type],
         first * layer.outputs * 4,
       ];
       kernels.linear(layer, x + BigInt(from), y + BigInt(to), end - first, mode);
@@ -261,6 +263,11 @@ export class DecoderKernels {
   /** y [rows, width] = silu(gate) * up of float32 rows gate | up. */
   siluMultiply(gateUp: bigint, y: bigint, rows: number, width: number): void {
     this.#rows.siluMultiply(gateUp, y, rows, width);
+  }
+
+  /** See {@linkcode RowKernels.moveParts}. */
+  moveParts(from: RowParts, to: RowParts, width: number, rows: number, parts: number): void {
+    this.#rows.moveParts(from, to, width, rows, parts);
   }
 
   /** indices, int32 [rows] = the largest of each row; -1 where there is NaN or it is not finite. */

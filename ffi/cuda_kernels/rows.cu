@@ -1,5 +1,5 @@
-// What a decoder does with each row of activations by itself: embedding, RMS norm, SiLU, and the largest
-// logit. A block has one row, so that no row's result depends on another row.
+// What a decoder does with each row of activations by itself: embedding, RMS norm, SiLU, the largest logit, and
+// rows that devices compute parts of. A block has one row, so that no row's result depends on another row.
 #include "ptx.h"
 #include "rows.h"
 
@@ -63,6 +63,21 @@ __device__ __forceinline__ void addRows(const float* from, int stride, float* to
   for (int i = int(threadIdx.x); i < width; i += threadsOfRow) sums[i] = __ldcg(sums + i) + __ldcg(row + i);
 }
 
+/// Rows of parts: row r of part p is at `part * p + row * r` words of 32 bits.
+struct Parts {
+  int part, row;
+};
+
+/// The first `width` words of each row of each part go to another place. Grid [rows, parts], 256 threads.
+__device__ __forceinline__ void moveParts(const unsigned* from, Parts fromParts, unsigned* to, Parts toParts, int width) {
+  grid_wait();
+  grid_launch();
+  const int row = int(blockIdx.x), part = int(blockIdx.y);
+  const unsigned* source = from + size_t(part) * fromParts.part + size_t(row) * fromParts.row;
+  unsigned* destination = to + size_t(part) * toParts.part + size_t(row) * toParts.row;
+  for (int i = int(threadIdx.x); i < width; i += threadsOfRow) destination[i] = __ldcg(source + i);
+}
+
 /// A place of a maximum: the larger value wins, then the lower index.
 struct Largest {
   float value;
@@ -120,6 +135,11 @@ extern "C" __global__ void __launch_bounds__(256)
 
 extern "C" __global__ void __launch_bounds__(256) add_rows(const float* from, int stride, float* to, int width) {
   addRows(from, stride, to, width);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    move_parts(const unsigned* from, int fromPart, int fromRow, unsigned* to, int toPart, int toRow, int width) {
+  moveParts(from, {fromPart, fromRow}, to, {toPart, toRow}, width);
 }
 
 /// The index of each row's largest logit, the lowest on ties; -1 if a logit is NaN, or if the largest is

@@ -1,6 +1,7 @@
 /**
- * libnccl as it is: point-to-point transfers between two ranks over nonblocking communicators. The
- * rules of when to call what are in `pair.ts`.
+ * libnccl as it is: point-to-point transfers between two ranks over nonblocking communicators, and the
+ * all-gather of the devices of one process over blocking ones. The rules of when to call what are in
+ * `pair.ts` and `local_ranks.ts`.
  */
 import { type Library, LibraryVersionError, openLibrary, type OpenOptions } from "../library.ts";
 import { libraries } from "../library_search.ts";
@@ -165,6 +166,20 @@ export class Nccl {
     return this.#handle[0];
   }
 
+  /**
+   * Makes the communicators of a rank for each device, all of this process, and waits until they are ready.
+   * They are blocking: calls for several ranks of one thread are between `groupStart` and `groupEnd`.
+   * @param devices numbers of the devices, each once
+   * @returns their handles, by rank
+   */
+  initAll(devices: readonly number[]): bigint[] {
+    const handles = new BigUint64Array(devices.length);
+    const list = Int32Array.from(devices);
+    const code = this.#call.ncclCommInitAll(handles, devices.length, list);
+    this.#check("ncclCommInitAll", code);
+    return [...handles];
+  }
+
   /** What the latest call on a nonblocking communicator has come to. @throws {NcclError} its failure */
   asyncState(communicator: bigint): NcclState {
     const code = this.#call.ncclCommGetAsyncError(communicator, this.#word);
@@ -205,6 +220,22 @@ export class Nccl {
     const count = BigInt(byteLength);
     const code = this.#call.ncclRecv(address, count, ncclUint8, peer, communicator, stream);
     return this.#check("ncclRecv", code, communicator);
+  }
+
+  /**
+   * Writes what each rank sends, `byteLength` bytes, to `to` [ranks, byteLength], in the order of `stream`. `from`
+   * may be the rank's own place in `to`.
+   */
+  allGather(
+    from: bigint,
+    to: bigint,
+    byteLength: number,
+    communicator: bigint,
+    stream: bigint,
+  ): NcclState {
+    const count = BigInt(byteLength);
+    const code = this.#call.ncclAllGather(from, to, count, ncclUint8, communicator, stream);
+    return this.#check("ncclAllGather", code, communicator);
   }
 
   /** Begins the orderly end of a communicator; `destroy` follows once `asyncState` says "success". */

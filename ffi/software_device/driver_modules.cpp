@@ -27,10 +27,12 @@ struct KernelLibrary {
 struct Kernel {
   const KernelInfo* info;
   KernelLibrary library;
+  int device;  ///< Into whose context it is loaded.
   int dynamicBytes = usualSharedBytes;
 };
 
 struct Module {
+  int device = 0;
   std::set<std::string> entries;
   KernelLibrary library;
   std::map<std::string, std::shared_ptr<Kernel>> kernels;
@@ -95,6 +97,7 @@ Status loadModule(Call& call, uint64_t* module, const char* image) {
   if (module == nullptr || image == nullptr) return InvalidValue;
   if (settings().failLoad != 0) return Status(settings().failLoad);
   auto made = std::make_shared<Module>();
+  made->device = call.device;
   if (std::memcmp(image, ELFMAG, SELFMAG) == 0) {
     constexpr int cubinCapability = 90;  // sm_90a: the project has no other machine code
     if (settings().failCubin != 0) return Status(settings().failCubin);
@@ -186,6 +189,8 @@ Status launchKernel(uint64_t function, const LaunchShape& shape, uint64_t stream
   const Kernel* kernel = kernelOf(call, function);
   const StreamRef into = call.stream(stream);
   if (kernel == nullptr || into == nullptr) return InvalidHandle;
+  // Copies may be of other devices, but not launches.
+  if (kernel->device != call.device || into->device != call.device) return InvalidHandle;
   if (!validShape(shape, *kernel)) return InvalidValue;
   std::vector<unsigned char> parameters;
   const Status read = readParameters(*kernel->info, each, extra, parameters);
@@ -221,7 +226,7 @@ CUDA_API cuModuleGetFunction(uint64_t* function, uint64_t handle, const char* na
   const KernelInfo* info = module->library.find(name);
   if (info == nullptr || module->entries.count(name) == 0) return NotFound;
   auto& kernel = module->kernels[name];
-  if (kernel == nullptr) kernel = std::make_shared<Kernel>(Kernel{info, module->library});
+  if (kernel == nullptr) kernel = std::make_shared<Kernel>(Kernel{info, module->library, module->device});
   *function = uint64_t(kernel.get());
   return Ok;
 }

@@ -196,7 +196,12 @@ CUDA_API llumnixSoftwareDeviceEnqueue(uint64_t handle, const char* what, int (*s
   const auto make = [step, context]() -> Body {
     return [step, context] { return step(context) == 0 ? Step::Done : Step::Blocked; };
   };
-  return call.submit(call.stream(handle), what, make);
+  const StreamRef stream = call.stream(handle);
+  if (stream == nullptr || stream->device != call.device) return InvalidHandle;
+  WorkRef submitted;
+  const Status status = call.submit(stream, what, make, true, &submitted);
+  if (submitted != nullptr) submitted->hasPeers = true;
+  return status;
 }
 
 CUDA_API cuEventCreate(uint64_t* event, unsigned flags) {

@@ -114,6 +114,20 @@ bool Engine::advance(Lock& lock, const WorkRef& work) {
   return !next->running && runPiece(lock, next);
 }
 
+/// If what `work` needs waits for its peers, runs a piece of what each stream needs to come to such a peer: devices
+/// get on at the same time. False if nothing could be run.
+bool Engine::advancePeers(Lock& lock, const WorkRef& work) {
+  if (!needed(work)->hasPeers) return false;
+  bool ran = false;
+  const std::vector<StreamRef> streams = streams_;
+  for (auto& stream : streams) {
+    const auto peer = std::find_if(stream->queue.begin(), stream->queue.end(),
+                                   [](const WorkRef& one) { return one->hasPeers; });
+    if (peer != stream->queue.end() && advance(lock, WorkRef(*peer))) ran = true;
+  }
+  return ran;
+}
+
 bool Engine::runPiece(Lock& lock, const WorkRef& head) {
   head->running = true;
   lock.unlock();
@@ -139,7 +153,8 @@ void Engine::complete(const WorkRef& work) {
 
 void Engine::await(Lock& lock, const WorkRef& work) {
   while (!work->done) {
-    if (!advance(lock, work) && !work->done) changed_.wait_for(lock, blockedNap);
+    if (advance(lock, work) || work->done || advancePeers(lock, work)) continue;
+    changed_.wait_for(lock, blockedNap);
   }
 }
 

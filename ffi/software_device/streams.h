@@ -44,6 +44,7 @@ struct Work {
   Clock::time_point submitted, completed;
   bool running = false;
   bool done = false;
+  bool hasPeers = false;  ///< It may be blocked until work of other streams runs: a rank of NCCL.
 };
 using WorkRef = std::shared_ptr<Work>;
 
@@ -107,6 +108,7 @@ class Engine {
   Engine() : random_(settings().seed) {}
   WorkRef needed(WorkRef work) const;
   bool advance(Lock& lock, const WorkRef& work);
+  bool advancePeers(Lock& lock, const WorkRef& work);
   bool runPiece(Lock& lock, const WorkRef& head);
   void complete(const WorkRef& work);
   void drop(const StreamRef& stream);

@@ -1,6 +1,6 @@
 /**
  * The executor on a device: each fast path and the plain one in its place against the CPU, and bit for bit
- * against each other where the paths promise it; how long the self-test takes. `executor.ts TOOL` runs the
+ * against each other where the paths promise it; one device against two, where the host has them; how long the self-test takes. `executor.ts TOOL` runs the
  * comparison under a tool of compute-sanitizer, where the host has it.
  */
 import { openCuda } from "../../ffi/cuda/open.ts";
@@ -8,6 +8,7 @@ import { engineDefaults } from "../../src/cli/arguments/tables.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import { loadCudaModel } from "../../src/executor/cuda/load.ts";
 import { type CudaPath, cudaPaths } from "../../src/executor/cuda/paths.ts";
+import type { Executor } from "../../src/executor/executor.ts";
 import { type CaseResult, compareLogits } from "../../src/executor/cuda/self_test/cases.ts";
 import { runSelfTest, testOptions } from "../../src/executor/cuda/self_test/run.ts";
 import { encodeTask } from "../../src/executor/cuda/self_test/child.ts";
@@ -38,6 +39,7 @@ async function comparePathsOfDevice(): Promise<void> {
     await compareWithCpu(given, cudaPaths);
   }
   await comparePaths(formats[0], ["graphs", "programmatic", "fused"]);
+  await compareRanks(formats[0]);
   await timeSelfTest();
 }
 
@@ -72,21 +74,38 @@ async function compareWithCpu(given: Formats, plain: readonly CudaPath[]): Promi
 
 /** Paths that change no bit. */
 async function comparePaths(given: Formats, paths: readonly CudaPath[]): Promise<void> {
-  const { model, longest } = taskOf(given, []);
-  const load = (plain: readonly CudaPath[]) =>
-    loadCudaModel({ device: "cuda", options: testOptions(options, longest), hostShare: 1 }, {
-      ...{ model, plain, libraries: {} },
-      lease: { ordinal: 0, sharedBy: 1, release() {} },
-    });
   for (const path of paths) {
-    const fast = await load([]), plain = await load([path]);
-    for (const { name, error } of await compareLogits(plain, fast, longest, model.dtype)) {
-      expect(error === 0, `without ${path}, ${name} differ: error ${error}`);
-    }
-    await fast.close();
-    await plain.close();
-    found(`with and without ${path}`, "the same bits");
+    await compareBits(`with and without ${path}`, await load(given), await load(given, [path]));
   }
+}
+
+/** A model that is divided among two devices, which the host may not have. */
+async function compareRanks(given: Formats): Promise<void> {
+  const what = "on one device and on two";
+  if (openCuda().deviceCount() < 2) return found(what, "not run: this host has one device");
+  await compareBits(what, await load(given), await load(given, [], [0, 1]));
+}
+
+function load(
+  given: Formats,
+  plain: readonly CudaPath[] = [],
+  ordinals: readonly number[] = [0],
+): Promise<Executor> {
+  const { model, longest } = taskOf(given, []);
+  const spec = { device: "cuda" as const, options: testOptions(options, longest), hostShare: 1 };
+  const lease = { ordinals, sharedBy: 1, release() {} };
+  return loadCudaModel(spec, { model, plain, lease, libraries: {} });
+}
+
+/** Closes both. */
+async function compareBits(what: string, one: Executor, other: Executor): Promise<void> {
+  const { model: { dtype }, longest } = taskOf(formats[0], []);
+  for (const { name, error } of await compareLogits(other, one, longest, dtype)) {
+    expect(error === 0, `${what}, ${name} differ: error ${error}`);
+  }
+  await one.close();
+  await other.close();
+  found(what, "the same bits");
 }
 
 /** The self-test as an instance runs it, in a process of its own. */

@@ -35,7 +35,7 @@ const model = resolveModel(options);
 const startMs = performance.now();
 const executor = await loadCudaModel({ device: "cuda", options, hostShare: 1 }, {
   ...{ model, plain: [], libraries: {} },
-  lease: { ordinal: 0, sharedBy: 1, release() {} },
+  lease: { ordinals: [0], sharedBy: 1, release() {} },
 });
 found(
   "loading, with random weights that are made meanwhile",

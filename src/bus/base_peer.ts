@@ -33,7 +33,8 @@ const CALL = 1; // id, method, data
 const RESULT = 2; // id, data
 const ERROR = 3; // id, ErrorRecord
 
-type Payload = Uint8Array<ArrayBuffer> | null;
+/** What came beside the JSON of a record. */
+type Payload = Pick<AnyMessage, "payload" | "giveBack"> | null;
 
 interface PendingCall {
   readonly method: string;
@@ -151,9 +152,17 @@ export abstract class BasePeer implements AnyPeer {
     this.#leave("closed by the other end", true);
   }
 
-  /** Handles one frame: the JSON array of its records, and its payload. */
-  protected receive(json: string, payload: Uint8Array<ArrayBuffer> | null): void {
+  /**
+   * Handles one frame: the JSON array of its records, and its payload.
+   * @param giveBack takes the payload's buffer back
+   */
+  protected receive(
+    json: string,
+    payload: Uint8Array<ArrayBuffer> | null,
+    giveBack?: () => void,
+  ): void {
     if (!this.isOpen) return;
+    const carried = payload === null ? null : { payload, giveBack };
     let records: unknown;
     try {
       records = JSON.parse(json);
@@ -165,11 +174,11 @@ export abstract class BasePeer implements AnyPeer {
     }
     const last = records.length - 1;
     for (let i = 0; i <= last && this.isOpen; i++) {
-      this.#receiveRecord(records[i], i === last ? payload : null);
+      this.#receiveRecord(records[i], i === last ? carried : null);
     }
   }
 
-  #receiveRecord(record: unknown, payload: Uint8Array<ArrayBuffer> | null): void {
+  #receiveRecord(record: unknown, payload: Payload): void {
     if (!Array.isArray(record)) return this.refuse("the other end sent a malformed record");
     const [kind, first, second, third] = record;
     if (kind === NOTIFY && typeof first === "string") {
@@ -343,7 +352,7 @@ function toJson(data: unknown): string {
 /** @throws {MessageError} the data does not fit */
 function toMessage(data: unknown, payload: Payload, check: MessageCheck | undefined): AnyMessage {
   const checked = check === undefined ? data : check(data);
-  return payload === null ? { data: checked } : { data: checked, payload };
+  return { data: checked, ...payload };
 }
 
 /** Only own properties: a method named "constructor" must not find Object's. */

@@ -28,6 +28,11 @@ export interface Message<Data = unknown> {
   readonly payload?: Uint8Array<ArrayBuffer>;
   /** The sender uses its buffer no more, so that it need not be copied. */
   readonly isPayloadGiven?: boolean;
+  /**
+   * A receiver that has done with the payload can give its buffer back, so that the connection fills it
+   * anew: large ones that come and go keep the garbage collector busy. Absent if nothing is gained.
+   */
+  readonly giveBack?: () => void;
 }
 
 /**

@@ -17,6 +17,8 @@ const READ_BUFFER_BYTES = 256 << 10;
 const FIRST_BUFFER_BYTES = 16 << 10;
 /** A frame gets a buffer of this size at once if its header says so; a larger one grows as bytes arrive. */
 const MAX_PROMISED_BYTES = 4 << 20;
+/** Buffers of frames are multiples of this, so that one that was given back fits frames of about its size. */
+const BUFFER_UNIT_BYTES = 64 << 10;
 const OPEN_BRACKET = 0x5b;
 const CLOSE_BRACKET = 0x5d;
 
@@ -46,6 +48,8 @@ export function encodeHead(frame: Frame, buffer: Uint8Array, offset: number): nu
 export interface ReceivedFrame {
   readonly json: string;
   readonly payload: Uint8Array<ArrayBuffer> | null;
+  /** The receiver keeps the payload no longer: its buffer serves another frame. */
+  readonly giveBack?: () => void;
 }
 
 /**
@@ -61,6 +65,8 @@ export class FrameReader {
   #buffer = this.#shared;
   #start = 0;
   #end = 0;
+  /** Was a frame's own, and was given back. At most {@linkcode MAX_PROMISED_BYTES}. */
+  #spare: ArrayBuffer | null = null;
 
   /** @param maxFrameBytes largest JSON and payload together; may change between frames */
   constructor(public maxFrameBytes: number) {}
@@ -96,9 +102,28 @@ export class FrameReader {
     if (payloadField !== NO_PAYLOAD) {
       payload = isShared ? buffer.slice(jsonEnd, end) : buffer.subarray(jsonEnd, end);
     }
-    if (isShared) this.#start = end;
-    else this.#reset(this.#shared, 0);
-    return { json, payload };
+    if (isShared) {
+      this.#start = end;
+      return { json, payload };
+    }
+    this.#reset(this.#shared, 0);
+    let own: ArrayBuffer | null = buffer.buffer;
+    const giveBack = () => {
+      if (own !== null && own.byteLength <= MAX_PROMISED_BYTES) this.#spare = own;
+      own = null; // given back twice, it would serve two frames
+    };
+    return { json, payload, giveBack };
+  }
+
+  /** A buffer for one frame. It may hold anything. */
+  #ownBuffer(byteLength: number): Uint8Array<ArrayBuffer> {
+    const spare = this.#spare;
+    if (spare !== null && spare.byteLength >= byteLength) {
+      this.#spare = null;
+      return new Uint8Array(spare, 0, byteLength);
+    }
+    const units = Math.ceil(byteLength / BUFFER_UNIT_BYTES);
+    return new Uint8Array(units * BUFFER_UNIT_BYTES).subarray(0, byteLength);
   }
 
   #decode(json: Uint8Array): string {
@@ -123,7 +148,7 @@ export class FrameReader {
       this.#reset(this.#shared, begun.length);
     } else if (frameBytes > this.#buffer.length) {
       if (this.#end < this.#buffer.length && this.#buffer !== this.#shared) return null;
-      const own = new Uint8Array(
+      const own = this.#ownBuffer(
         Math.min(frameBytes, Math.max(2 * begun.length, MAX_PROMISED_BYTES)),
       );
       own.set(begun);

@@ -83,9 +83,9 @@ export class SocketBus implements AnyBus {
     const { limits, protocol } = this;
     const parsed = parseAddress(address);
     const timeoutMs = Math.min(options?.timeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS, MAX_TIMEOUT_MS);
-    const deadlineMs = performance.now() + timeoutMs;
     if (parsed.scheme === "unix") checkSocket(parsed.path);
     const tcp = parsed.scheme === "tcp" ? await this.#openTcp() : null;
+    const deadlineMs = performance.now() + timeoutMs; // loading TLS for the first time does not count
     let conn = await dial(address, deadlineMs);
     const reader = new FrameReader(MAX_GREETING_BYTES);
     let pid: number | null = null;
@@ -241,7 +241,7 @@ function bind<T>(address: Address, listen: () => T): T {
 async function dial(address: Address, deadlineMs: number): Promise<Deno.Conn> {
   const parsed = parseAddress(address);
   const abort = new AbortController();
-  const timeoutMs = Math.max(0, deadlineMs - performance.now()); // loading TLS may have taken longer
+  const timeoutMs = Math.max(0, deadlineMs - performance.now());
   const timeout = new Error(`no answer in ${Math.round(timeoutMs)} ms`);
   const timer = setTimeout(() => abort.abort(timeout), timeoutMs);
   try {

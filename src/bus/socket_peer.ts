@@ -132,7 +132,7 @@ export class SocketPeer extends BasePeer {
     try {
       for (;;) {
         for (let frame = reader.next(); frame !== null; frame = reader.next()) {
-          this.receive(frame.json, frame.payload);
+          this.receive(frame.json, frame.payload, frame.giveBack);
         }
         let bytes = await conn.read(reader.space());
         // A closing end drops what still comes.

@@ -3,7 +3,6 @@ import { isObeyed } from "../bus/obey.ts";
 import type { Clock } from "../core/clock.ts";
 import { UnavailableError, UsageError } from "../core/errors.ts";
 import { LeaderFence } from "../core/leader_fence.ts";
-import { operatorProof } from "../core/operator_proof.ts";
 import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
 import type {
   AdminCallName,
@@ -16,10 +15,11 @@ import type {
 import type { DispatchReply, DispatchRequest } from "../core/protocol/dispatch.ts";
 import type { InstanceList, ServedSettings } from "../core/protocol/membership.ts";
 import { settingsDifference } from "../core/served_settings.ts";
+import { proveOperatorTo } from "./operator_proof_to.ts";
 
 /**
- * A manager decides a dispatch at once: one that takes longer counts as lost. No longer than the lease of a
- * leader, so that requests do not wait for the election of another one.
+ * A manager decides a dispatch at once: one that takes longer counts as lost. Dispatches that wait for a
+ * manager whose host is gone end before, when another one leads.
  */
 const DISPATCH_TIMEOUT_MS = 1_500;
 const FIRST_RETRY_MS = 100;
@@ -51,8 +51,6 @@ export class ManagerLink {
   readonly #fence: LeaderFence;
   #address: Address;
   #peer: Peer | null = null;
-  /** Knows that this process has the admin token. */
-  #proof: { readonly peer: Peer; readonly done: Promise<void> } | null = null;
   #cancelRetry: (() => void) | null = null;
   /** Attempts to connect again; of several under way only the latest counts. */
   #numAttempts = 0;
@@ -131,27 +129,9 @@ export class ManagerLink {
   ): Promise<ReplyOf<M>> {
     const peer = this.#peer, token = this.#config.adminToken;
     if (peer !== null && token && peer.pid !== Deno.pid) {
-      await this.#prove(peer, token, timeoutMs);
+      await proveOperatorTo(peer, token, timeoutMs);
     }
     return await this.call(method, data, timeoutMs);
-  }
-
-  /** Calls that come meanwhile wait for the same proof: a second challenge would void the first. */
-  async #prove(peer: Peer, token: string, timeoutMs: number): Promise<void> {
-    if (this.#proof?.peer !== peer) {
-      const done = (async () => {
-        const { challenge } = await this.call("operator_challenge", null, timeoutMs);
-        await this.call("operator_prove", { proof: operatorProof(token, challenge) }, timeoutMs);
-      })();
-      this.#proof = { peer, done };
-    }
-    const proof = this.#proof;
-    try {
-      await proof.done;
-    } catch (error) {
-      if (this.#proof === proof) this.#proof = null; // the next call tries again
-      throw error;
-    }
   }
 
   /** From the next connection on, the manager is at another address. */

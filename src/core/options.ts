@@ -53,6 +53,8 @@ export interface EngineOptions {
   readonly cudaPromptGemm: "own" | "cublaslt";
   /** When the kernels are compared with those of the CPU before they serve. */
   readonly cudaSelfTest: "auto" | "always" | "off";
+  /** Devices of an instance, among which the model is divided. */
+  readonly tensorParallelSize: number;
   /** Instances may share a CUDA device, and divide its memory. */
   readonly allowSharedDevice: boolean;
   /** Seconds that a request waits to leave a prefill instance; then it goes on there. */

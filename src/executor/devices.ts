@@ -60,13 +60,25 @@ export function fp8Problem(
     "another device.";
 }
 
+/** For people: why the device cannot have so many ranks; null: it can. */
+export function ranksProblem(
+  { device, tensorParallelSize }: Pick<EngineOptions, "device" | "tensorParallelSize">,
+): string | null {
+  const found = findExecutorKind(device);
+  if (tensorParallelSize === 1 || found === undefined || found.hasRanks) return null;
+  const able = devices.filter(({ hasRanks }) => hasRanks).map(({ device }) => device).join(" or ");
+  return `--tensor-parallel-size ${tensorParallelSize} needs --device ${able}, and the device is ` +
+    `${found.device}. Leave it out, or use another device.`;
+}
+
 /** Loads an executor in this thread: see {@linkcode ExecutorKind.load}. */
 export async function loadExecutor(
   spec: ExecutorSpec,
   onProgress: OnProgress,
   clock?: Clock,
 ): Promise<Executor> {
-  const problem = fp8Problem({ ...spec.options, device: spec.device });
+  const options = { ...spec.options, device: spec.device };
+  const problem = fp8Problem(options) ?? ranksProblem(options);
   if (problem !== null) throw new UsageError(problem);
   return await executorKind(spec.device).load(spec, onProgress, clock);
 }

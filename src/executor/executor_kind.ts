@@ -40,6 +40,8 @@ export interface ExecutorKind {
   readonly sharesProcess: "by default" | "on request" | "never";
   /** It can have weights and a cache in 8 bits: `--quantization fp8`, `--kv-cache-dtype fp8`. */
   readonly hasFp8: boolean;
+  /** A model can be divided among several of it: `--tensor-parallel-size`. */
+  readonly hasRanks: boolean;
   /** Where its KV cache is. */
   readonly memory: KvMemory;
   /**

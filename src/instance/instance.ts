@@ -6,6 +6,7 @@ import { isForTheUser, LlumnixError, toErrorRecord, UnavailableError } from "../
 import { LeaderFence } from "../core/leader_fence.ts";
 import type { ManagerDecision } from "../core/protocol/leadership.ts";
 import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
+import type { ProcessReport } from "../core/protocol/examination.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo, InstanceType } from "../core/protocol/instance_info.ts";
 import type {
@@ -22,6 +23,7 @@ import type {
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
 import { executorKind } from "../executor/devices.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor/executor.ts";
+import { blockBytes } from "../kv/layout.ts";
 import type { MigrationBackend } from "../kv/transfer/backend.ts";
 import { Engine } from "./engine/engine.ts";
 import { resolveEngineConfig } from "./engine/engine_config.ts";
@@ -279,6 +281,11 @@ export class Instance {
           obey(this.#fence, data, peer);
           return this.#joinGroup(data);
         },
+        keep_orders: ({ data }, peer) => {
+          obey(this.#fence, data, peer);
+          this.#manager.keepOrders(data.orders);
+          return { data: null };
+        },
         handover: ({ data }, peer) => {
           obey(this.#fence, data, peer);
           this.#manager.expectSuccessor(data.waitMs);
@@ -346,7 +353,7 @@ export class Instance {
       onFatal: (error) => this.#fail(error),
     });
     this.#llumlet = this.#openLlumlet(executor, engine);
-    this.#service.attach(engine, this.#llumlet);
+    this.#service.attach(engine, this.#llumlet, () => this.#report());
     return engine;
   }
 
@@ -393,6 +400,24 @@ export class Instance {
   async #migrateOut(order: MigrateOutOrder): Promise<Message<MigrationReport>> {
     if (this.#llumlet) return { data: await this.#llumlet.migrateOut(order) };
     throw new UnavailableError("this instance has no migration backend: its requests cannot move");
+  }
+
+  /** Valid as {@linkcode #registration}. */
+  #report(): ProcessReport {
+    const { instanceId, hostName, version = "unknown", model, dtype, maxModelLen } = this
+      .#registration();
+    const { layout } = this.#executor!.info, { prefillTokenMs } = this.#engine!;
+    return {
+      process: instanceId,
+      hostName,
+      version,
+      timeMs: Date.now(),
+      settings: { model, dtype, maxModelLen },
+      cost: {
+        bytesPerToken: blockBytes(layout) / layout.blockSize,
+        prefillTokensPerSecond: prefillTokenMs === null ? null : 1_000 / prefillTokenMs,
+      },
+    };
   }
 
   /** Valid once the model is loaded and the instance listens. */

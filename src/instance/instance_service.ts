@@ -2,6 +2,7 @@ import type { CallHandler, Message, Peer, Service } from "../bus/bus.ts";
 import { type Clock, realClock } from "../core/clock.ts";
 import { RequestError, UnavailableError } from "../core/errors.ts";
 import type { MigrationCallName } from "../core/protocol/calls.ts";
+import type { ProcessReport } from "../core/protocol/examination.ts";
 import type {
   AbortNotice,
   GenerateRequest,
@@ -57,6 +58,7 @@ export class InstanceService {
   readonly #held: HeldRequests;
   #engine!: ServedEngine;
   #llumlet: Llumlet | null = null;
+  #report: (() => ProcessReport) | null = null;
   /** False while the instance drains: it refuses new requests, so that they go elsewhere. */
   isAccepting = true;
 
@@ -68,6 +70,7 @@ export class InstanceService {
       missing: ({ data }) => this.#missing(data),
       take: ({ data }, peer) => this.#take(data, peer),
       status: () => ({ data: this.#engine.info() }),
+      examine: () => this.#examine(),
       migrate_out: this.#migrationCall("migrate_out"),
       migrate_in: this.#migrationCall("migrate_in"),
       migrate_reserve: this.#migrationCall("migrate_reserve"),
@@ -99,10 +102,16 @@ export class InstanceService {
 
   /**
    * Sets the engine, before the service is bound to an address. Without a llumlet no request moves.
+   * @param report what the instance answers to `examine`; null: it does not
    */
-  attach(engine: ServedEngine, llumlet: Llumlet | null = null): void {
+  attach(
+    engine: ServedEngine,
+    llumlet: Llumlet | null = null,
+    report: (() => ProcessReport) | null = null,
+  ): void {
     this.#engine = engine;
     this.#llumlet = llumlet;
+    this.#report = report;
   }
 
   /** A request has moved here from another instance: its outputs follow. */
@@ -167,6 +176,11 @@ export class InstanceService {
     }
     if (outputs.length > 0) this.#notify(peer, outputs);
     return { data: null };
+  }
+
+  #examine(): Message<ProcessReport> {
+    if (this.#report !== null) return { data: this.#report() };
+    throw new UnavailableError("this instance says nothing of its process");
   }
 
   #missing({ requestIds }: MissingRequest): Message<MissingReply> {

@@ -4,7 +4,7 @@ import { dirname } from "node:path";
 import { parseAddress, tcpAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
 import { UnavailableError, UsageError } from "../core/errors.ts";
-import { isUnspecified } from "../core/hosts.ts";
+import { isLoopback, isUnspecified } from "../core/hosts.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 
 /** Ids that this program generates start like this. */
@@ -65,16 +65,51 @@ export function checkHostName(hostName: string): void {
 
 /**
  * Checks the host that other processes are told to connect to.
+ * @param option that names it
  * @throws {UsageError} it is no IP address, or stands for all addresses of a host
  */
-export function checkHost(host: string): void {
+export function checkHost(host: string, option = "--host"): void {
   if (isIP(host) !== 0 && !isUnspecified(host)) return;
   throw new UsageError(
-    `--host ${
+    `${option} ${
       JSON.stringify(host)
     }: other processes are told to connect to this address; expected an IP ` +
       "address of this host that they reach, such as 10.0.0.7",
   );
+}
+
+/**
+ * The same where the manager is known, whose other hosts have to reach this one.
+ * @throws {UsageError} as {@linkcode checkHost}, or no other host can reach it
+ */
+export function checkHostOf(manager: Address, host: string, option = "--host"): void {
+  checkHost(host, option);
+  const parsed = parseAddress(manager);
+  if (!isLoopback(host) || parsed.scheme !== "tcp" || isLoopback(parsed.host)) return;
+  throw new UsageError(
+    `${option} ${host}: other processes are told to connect to this address, and on other hosts it is ` +
+      `their own; the manager is at ${manager}. Expected an IP address of this host that they reach, or ` +
+      `no ${option}: then it is the address that this host has on the way to the manager`,
+  );
+}
+
+/**
+ * Checks that this host has an address, at which it is to listen.
+ * @throws {UnavailableError} it has not, or not yet: systemd may start a service early. Lists those that it has
+ */
+export function checkOwnAddress(host: string, option = "--host"): void {
+  try {
+    Deno.listen({ hostname: host, port: 0 }).close();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AddrNotAvailable)) throw error;
+    const own = Deno.networkInterfaces().map(({ address }) => address)
+      .filter((address) => !isLoopback(address) && !/^fe80:/i.test(address));
+    throw new UnavailableError(
+      `${option} ${host}: this host has no such address; it has ${
+        own.join(", ") || "none but loopback"
+      }`,
+    );
+  }
 }
 
 /** The instance whose socket has this file name; null for other files. */

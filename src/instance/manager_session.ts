@@ -7,6 +7,7 @@ import { untilManagerAnswers } from "../core/manager_wait.ts";
 import type { NoticeOf, NotificationName } from "../core/protocol/calls.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceRegistration, JoinReply, JoinRequest } from "../core/protocol/membership.ts";
+import { isNewer, type StandingOrders } from "../core/protocol/standing_orders.ts";
 
 /** Pause between two attempts to join again after the manager was lost. */
 const REJOIN_INTERVAL_MS = 200;
@@ -57,6 +58,8 @@ export class ManagerSession {
   #isRejoining = false;
   /** Settled when another manager leads: an attempt under way may wait for a host that does not answer. */
   #moved = Promise.withResolvers<void>();
+  /** For the next manager; undefined: none has sent any. */
+  #orders: StandingOrders | undefined = undefined;
   /** How long a successor of the manager that is connected now may take; 0: none was announced. */
   #successorWaitMs = 0;
 
@@ -163,6 +166,11 @@ export class ManagerSession {
     this.#lose();
   }
 
+  /** The next manager gets these when the instance joins it. */
+  keepOrders(orders: StandingOrders): void {
+    if (isNewer(orders, this.#orders)) this.#orders = orders;
+  }
+
   /** The manager is about to give its place to a successor, which has this long to take it. */
   expectSuccessor(waitMs: number): void {
     this.#successorWaitMs = waitMs;
@@ -197,6 +205,7 @@ export class ManagerSession {
         isRunning,
         registration: isRunning ? this.#config.registration() : undefined,
         startedBy,
+        orders: this.#orders,
       } satisfies JoinRequest,
     });
     obey(this.#config.fence, data, peer);

@@ -23,6 +23,16 @@ export interface KvLayout {
    * moved would go on with other numbers where this differs.
    */
   readonly promptProducts?: string;
+  /**
+   * Present if the KV heads of a block are divided among so many devices. Each has the run of a block that
+   * {@linkcode shardLayout} describes; the block's bytes are, layer by layer, those of all devices in their order.
+   */
+  readonly shards?: number;
+}
+
+/** The layout of what one device has of a block. */
+export function shardLayout({ shards = 1, ...layout }: KvLayout): KvLayout {
+  return { ...layout, numKvHeads: layout.numKvHeads / shards };
 }
 
 /** Bytes of one layer's run inside a block. */

@@ -18,11 +18,13 @@ import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/o
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { Agents } from "./agents/agents.ts";
+import { Examination } from "./agents/examination.ts";
 import { Authority } from "./authority.ts";
 import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
 import { incompatibilityOf, type MigrationCompatibility } from "./migration/compatibility.ts";
 import { Hosts } from "./fleet/hosts.ts";
+import { StandingOrderKeeper } from "./fleet/standing_orders.ts";
 import { Fleet } from "./fleet/fleet.ts";
 import { DEFAULT_INSTANCE_TIMEOUT_MS, InstanceKeeper } from "./fleet/instance_keeper.ts";
 import { InstanceRollout } from "./fleet/rollout.ts";
@@ -66,6 +68,8 @@ export interface ManagerConfig {
   readonly instanceTimeoutMs?: number;
   /** Time for the requests of an instance that is being removed to move away or finish. */
   readonly drainTimeoutMs?: number;
+  /** A host whose agent is away for so long is lost for good; default 10 minutes. */
+  readonly lostHostMs?: number;
   readonly stopTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
   /** Seed of random choices; default 0. */
@@ -78,6 +82,8 @@ export interface ManagerConfig {
 export interface ManagerCluster {
   /** Of this process alone. */
   readonly processId: string;
+  /** Name of its host; absent: not known. */
+  readonly hostName?: string;
   /** This manager's leadership; null: another one leads. */
   readonly leadership: () => Leadership | null;
   /** For people. */
@@ -99,9 +105,11 @@ export class Manager {
   readonly #dispatcher: Dispatcher;
   /** Null: instances run on this host. */
   readonly #agents: Agents | null;
+  readonly #examination: Examination;
   readonly #fleet: Fleet;
   readonly #keeper: InstanceKeeper;
   readonly #hosts: Hosts;
+  readonly #orders: StandingOrderKeeper;
   readonly #pace: ReportPace;
   /** Of the serving instances, or of which of them take requests. */
   readonly #changes: UpdateGate;
@@ -126,6 +134,14 @@ export class Manager {
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
     this.#monitor = this.#makeMonitor();
     this.#agents = config.launcher === null ? this.#makeAgents() : null;
+    this.#examination = new Examination({
+      authority: this.#authority,
+      agents: this.#agents,
+      process: config.cluster?.processId ?? "manager",
+      hostName: config.cluster?.hostName,
+      settings: config.settings,
+      instances: () => this.instances(),
+    });
     const launcher = config.launcher ?? this.#agents!;
     this.#fleet = this.#makeFleet(launcher);
     this.#pace = new ReportPace(config.options.pollingInterval * 1000);
@@ -140,13 +156,19 @@ export class Manager {
       fleet: this.#fleet,
       onEvent: (event) => this.#emit(event),
       onChange: () => this.#changes.note(),
+      onOrder: (decided) => {
+        if (decided === undefined) this.#orders.note();
+        else this.#orders.noteDecision(decided);
+      },
     });
     this.#hosts = new Hosts({
       clock: config.clock,
       instances: () => this.#fleet.all,
       withAgents: () => this.#agents?.names ?? [],
       keeper: this.#keeper,
+      onOrder: () => this.#orders.note(),
     });
+    this.#orders = this.#makeStandingOrders();
     this.#group = this.#makeGroupKeeper();
     this.#migrationLoop = this.#makeMigrationLoop();
   }
@@ -195,12 +217,17 @@ export class Manager {
 
   /**
    * Replaces the instances that this manager has taken over from another, one after the other. An
-   * instance that was started by hand stays: only its operator knows how to start it.
+   * instance that was started by hand stays: only its operator knows how to start it. Instances on hosts
+   * with agents stay: they run the executable of their agent, which asks for it once it is upgraded. Of a
+   * cluster's instances those of other hosts stay, which this manager cannot start again there.
    * @param onReplace see {@linkcode InstanceRollout}
    */
   replaceTakenOver(onReplace: (instanceId: InstanceId, number: number) => void): InstanceRollout {
-    const instances = this.#fleet.serving
-      .filter(({ process, startedBy }) => !process.wasLaunched && startedBy !== "hand")
+    const { cluster } = this.#config;
+    const isOurs = ({ process, startedBy }: ManagedInstance) =>
+      !process.wasLaunched && startedBy !== "hand" &&
+      (cluster === undefined || process.isAdopted);
+    const instances = (this.#agents === null ? this.#fleet.serving.filter(isOurs) : [])
       .map(({ instanceId }) => instanceId)
       .sort();
     return new InstanceRollout({ keeper: this.#keeper, instances, onReplace });
@@ -210,9 +237,10 @@ export class Manager {
    * Leaves the instances, and their requests, to another manager that is about to listen at the same
    * address. In place of {@linkcode stop}, which then does nothing.
    * @param waitMs how long instances look for it
+   * @param resign gives the leadership up, once the instances know, and while this manager still listens
    */
-  handOver(waitMs: number): Promise<void> {
-    return this.#stopping ??= this.#handOver(waitMs);
+  handOver(waitMs: number, resign?: () => Promise<void>): Promise<void> {
+    return this.#stopping ??= this.#handOver(waitMs, resign);
   }
 
   /** How many instances there should be. */
@@ -365,21 +393,56 @@ export class Manager {
   }
 
   #makeAgents(): Agents {
-    const { clock, settings, instanceTimeoutMs: timeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS } =
-      this.#config;
+    const {
+      clock,
+      settings,
+      lostHostMs,
+      instanceTimeoutMs: timeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS,
+    } = this.#config;
     return new Agents({
       clock,
+      lostHostMs,
       authority: this.#authority,
       settings,
       timeoutMs,
       knows: (instanceId) => this.#fleet.has(instanceId),
       isDrained: (host) => this.#hosts.isDrained(host),
       onEvent: (event) => this.#emit(event),
+      onJoin: (orders, peer) => {
+        this.#orders.adopt(orders);
+        this.#orders.tell(peer);
+      },
+      replace: (instanceId, isWanted) => this.#keeper.replace(instanceId, isWanted),
+      versionOf: (instanceId) =>
+        this.#fleet.all.find((one) => one.instanceId === instanceId)?.registration?.version ?? null,
       onRoom: (isNew) => {
         this.#keeper.noteHosts(this.#agents!.initialInstances);
         this.#keeper.noteRoom(isNew);
       },
     });
+  }
+
+  #makeStandingOrders(): StandingOrderKeeper {
+    return new StandingOrderKeeper({
+      clock: this.#config.clock,
+      authority: this.#authority,
+      instances: () => this.#fleet.all,
+      agents: () => this.#agents?.peers ?? [],
+      instanceChange: () => this.#keeper.instanceChange,
+      hostDrains: () => this.#hosts.notes,
+      onAdopt: ({ instanceChange, hostDrains }) => {
+        this.#keeper.adoptChange(instanceChange);
+        for (const instance of this.#fleet.serving) this.#resumeDrain(instance);
+        this.#hosts.adopt(hostDrains);
+      },
+    });
+  }
+
+  /** Goes on with the drain of an instance that an earlier manager has begun. */
+  #resumeDrain({ instanceId }: ManagedInstance): void {
+    const order = this.#orders.takeDrain(instanceId);
+    if (order === null) return;
+    this.#keeper.resumeDrain(instanceId, order.by, order.isRemoval).catch(() => {}); // lost meanwhile
   }
 
   #makeFleet(launcher: InstanceLauncher): Fleet {
@@ -434,6 +497,7 @@ export class Manager {
         ...this.#monitor.calls,
         ...this.#agents?.calls,
         ...this.#admin().calls,
+        ...this.#examination.calls,
       },
       notifications: {
         progress: ({ data }) => {
@@ -483,6 +547,7 @@ export class Manager {
   #join(request: JoinRequest, peer: Peer): JoinReply {
     const decision = this.#authority.demand();
     const instance = this.#fleet.join(request, peer);
+    this.#orders.adopt(request.orders);
     const { type: instanceType } = instance;
     return { ...decision, infoIntervalMs: this.#pace.intervalMs, instanceType };
   }
@@ -492,8 +557,10 @@ export class Manager {
     this.#fleet.checkSettings(registration);
     const isNew = instance.registration === null;
     this.#fleet.register(registration, peer);
+    if (isNew) this.#resumeDrain(instance);
     this.#keeper.noteServing(instance);
     if (isNew) this.#hosts.noteServing(instance);
+    this.#orders.tell(peer);
     if (!this.#pace.isUsual) this.#tellPace(instance); // another manager may have told it another one
     this.#checkReach(registration);
     const reason = this.#incompatibilityOf(instance);
@@ -603,9 +670,10 @@ export class Manager {
     };
   }
 
-  async #handOver(waitMs: number): Promise<void> {
+  async #handOver(waitMs: number, resign?: () => Promise<void>): Promise<void> {
     this.#stopDeciding();
     await this.#fleet.handOver(waitMs);
+    await resign?.();
     await Promise.all(this.#listeners.map((listener) => listener.close()));
     this.#changes.stop();
   }

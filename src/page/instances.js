@@ -1,6 +1,6 @@
 /** The cards of the instances. */
 import { $, make, setData, setText } from "./dom.js";
-import { counted, integer, loadText } from "./format.js";
+import { integer, loadText } from "./format.js";
 
 /** @import { FeedInstance } from "../server/feed/records.ts" */
 /** @import { Model } from "./model.js" */
@@ -93,11 +93,12 @@ export class Instances {
     bar.setAttribute("aria-label", `KV cache of ${id} in use`);
     bar.setAttribute("aria-valuemin", "0");
     bar.setAttribute("aria-valuemax", "100");
-    const used = make("span");
+    const share = make("i"), blocks = make("i", "blocks"), unit = make("i", "unit");
+    const used = make("span", "", share, blocks, unit);
     const marks = make("div", "marks");
     marks.setAttribute("role", "group");
     marks.setAttribute("aria-label", `Requests on ${id}`);
-    const counts = make("span"), load = make("span");
+    const counts = make("span", "counts"), load = make("span");
     load.title = "Dispatch load: the instance with the least gets the next request";
     const root = make(
       "article",
@@ -115,7 +116,7 @@ export class Instances {
       root,
       marks,
       actions,
-      parts: { host, type, state, bar, used, counts, load },
+      parts: { host, type, state, bar, share, blocks, unit, counts, load },
       instance: null,
     };
   }
@@ -136,12 +137,12 @@ export class Instances {
     parts.bar.style.setProperty("--used", share.toFixed(3));
     parts.bar.setAttribute("aria-valuenow", String(percent));
     setData(parts.bar, "level", share > 0.97 ? "full" : share > 0.85 ? "high" : "normal");
-    setText(
-      parts.used,
-      usedBlocks === null || totalBlocks === null
-        ? "KV –"
-        : `KV ${percent}% · ${integer(usedBlocks)} of ${counted(totalBlocks, "block")}`,
-    );
+    const isKnown = usedBlocks !== null && totalBlocks !== null;
+    const count = isKnown ? `${integer(usedBlocks)} of ${integer(totalBlocks)}` : "";
+    setText(parts.share, isKnown ? `KV ${percent}%` : "KV –");
+    setText(parts.blocks, isKnown ? ` · ${count}` : "");
+    setText(parts.unit, isKnown ? " blocks" : "");
+    parts.bar.title = isKnown ? `${count} KV blocks in use` : "";
     const counts = [`${running ?? 0} running`];
     if (waiting) counts.push(`${waiting} waiting`);
     if (preempted) counts.push(`${preempted} preempted`);

@@ -112,6 +112,7 @@ export class Marks {
     const from = flying.map(({ element }) => element.getBoundingClientRect());
     for (const mark of moving) {
       const { element, instance } = mark;
+      endFlight(element);
       const now = requests.get(mark.request.key)?.instance ?? null;
       if (instance !== null && now !== null && instance !== now) {
         mark.movedUntilMs = nowMs + MOVED_MS;
@@ -140,7 +141,7 @@ export class Marks {
       { transform: `translate(${mx}px, ${my}px) scale(1.7)`, easing: "ease-out" },
       { transform: "none" },
     ], { duration: FLIGHT_MS, easing: "ease-in" });
-    flight.onfinish = flight.oncancel = () => delete element.dataset.flying;
+    flight.onfinish = () => delete element.dataset.flying;
     const half = from.width / 2;
     this.#trail(
       `M${from.x + half} ${from.y + half} Q${to.x + mx * 2 - dx / 2 + half} ${
@@ -182,6 +183,16 @@ export class Marks {
       element.remove();
     };
   }
+}
+
+/**
+ * A mark whose request moves again flies on from where it is seen. The rest of the flight before would be added
+ * to its new place.
+ * @param {HTMLElement} element
+ */
+function endFlight(element) {
+  for (const animation of element.getAnimations()) animation.cancel();
+  delete element.dataset.flying;
 }
 
 /**

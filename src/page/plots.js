@@ -183,7 +183,7 @@ export class Plots {
           ...axis,
           grid: { show: false },
           size: 22,
-          gap: 2,
+          gap: 5,
           splits: () => {
             const { seconds, ticks } = this.#span;
             return ticks.map((_, i) =>

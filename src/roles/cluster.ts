@@ -10,10 +10,15 @@ import type { Log } from "../core/log.ts";
 import type { LeadershipStatus } from "../core/protocol/leadership.ts";
 import { MANAGER_WAIT_MS } from "../core/manager_wait.ts";
 import { Audience } from "../cluster/leadership/audience.ts";
-import { Candidate, DEFAULT_LEASE_MS } from "../cluster/leadership/candidate.ts";
+import { CALLS_PER_LEASE, Candidate, DEFAULT_LEASE_MS } from "../cluster/leadership/candidate.ts";
 import type { ElectionChange } from "../cluster/leadership/election.ts";
+import { hearingPeriodMs } from "../cluster/leadership/hearing.ts";
 import { LeaderFinder } from "../cluster/leadership/leader_finder.ts";
 import type { LeaderRecord } from "../cluster/leadership/leader_record.ts";
+import {
+  ManagerContacts,
+  type ManagerContactsConfig,
+} from "../cluster/leadership/manager_contacts.ts";
 import type { LeaseStore } from "../cluster/store/lease_store.ts";
 import { openLeaseStore, parseStoreUrl } from "../cluster/store/stores.ts";
 import { clusterCredentials } from "./cluster_credentials.ts";
@@ -37,16 +42,13 @@ export function clusterPlace(options: ClusterOptions = {}): ClusterPlace | null 
   return cluster ? { ...options, cluster } : null;
 }
 
-/** Calls of the store may take a part of a lease, so that a beat that fails can be repeated in time. */
-const CALLS_PER_LEASE = 3;
-
 function leaseMsOf({ clusterLease }: ClusterOptions): number {
   return clusterLease === undefined ? DEFAULT_LEASE_MS : clusterLease * 1000;
 }
 
-/** The instances that a manager has heard within `--cluster-lease`. They say twice in that time that they are there. */
+/** The instances that a manager has heard lately. They call every manager. */
 export function audienceOf(options: ClusterOptions, clock: Clock = realClock): Audience {
-  return new Audience(clock, leaseMsOf(options));
+  return new Audience(clock, hearingPeriodMs(leaseMsOf(options)));
 }
 
 async function openStore(place: ClusterPlace): Promise<LeaseStore> {
@@ -57,8 +59,10 @@ async function openStore(place: ClusterPlace): Promise<LeaseStore> {
 }
 
 /** A candidate and its store. */
-export interface Candidacy extends AsyncDisposable {
+export interface Candidacy {
   readonly candidate: Candidate;
+  /** See {@linkcode Candidate.close}. */
+  resign(heir?: string): Promise<void>;
 }
 
 export interface CandidacyConfig {
@@ -85,6 +89,7 @@ export interface CandidacyConfig {
 export async function stand(config: CandidacyConfig): Promise<Candidacy> {
   const { place, processId, address, bus, log, heard, onChange, settings, onStranger } = config;
   checkReach(place.cluster, address);
+  warnOfLoopback(address, log);
   const store = await openStore(place);
   let leader = "";
   const candidate = new Candidate({
@@ -107,8 +112,8 @@ export async function stand(config: CandidacyConfig): Promise<Candidacy> {
   });
   return {
     candidate,
-    async [Symbol.asyncDispose]() {
-      await candidate.close();
+    async resign(heir) {
+      await candidate.close(heir);
       await store.close();
     },
   };
@@ -131,6 +136,17 @@ function checkReach(url: string, address: Address): void {
   );
 }
 
+/** A manager on the host of the store may have reached the store by an address that other hosts do not know. */
+function warnOfLoopback(address: Address, log: Log): void {
+  const parsed = parseAddress(address);
+  if (parsed.scheme !== "tcp" || !isLoopback(parsed.host)) return;
+  log.warn(
+    `others are told that this manager is at ${address}: processes of other hosts cannot connect to it, and ` +
+      "their managers take over when it leads. For several hosts, give --cluster the store's address on the " +
+      "network",
+  );
+}
+
 /**
  * What a manager shows of the leader and of the store.
  * @param candidate null: the manager does not stand for election yet
@@ -150,9 +166,8 @@ export function leadershipStatus(candidate: Candidate | null): LeadershipStatus 
 export interface FoundLeader extends AsyncDisposable {
   /** Where the leader serves, as far as is known. */
   readonly address: Address;
-  /** Where it was found. */
-  readonly store: LeaseStore;
-  readonly leaseMs: number;
+  /** Makes connections to every manager: see {@linkcode ManagerContacts}. */
+  contacts(config: Pick<ManagerContactsConfig, "bus" | "call" | "onOpen">): ManagerContacts;
 }
 
 export interface LeaderSearch {
@@ -191,11 +206,16 @@ export async function findLeader(search: LeaderSearch): Promise<FoundLeader> {
   if (address !== null) {
     isFound = true;
     return {
-      store,
-      leaseMs: leaseMsOf(place),
       get address() {
         return finder.address!;
       },
+      contacts: (config) =>
+        new ManagerContacts({
+          ...config,
+          store,
+          clock: realClock,
+          periodMs: hearingPeriodMs(leaseMsOf(place)),
+        }),
       async [Symbol.asyncDispose]() {
         finder.close();
         await store.close();

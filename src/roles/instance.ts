@@ -14,7 +14,6 @@ import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "..
 import { fullVersion } from "../core/version.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
-import { Beacon } from "../cluster/leadership/beacon.ts";
 import { type ClusterOptions, clusterPlace, findLeader } from "./cluster.ts";
 import { hangupListener } from "./hangup.ts";
 import { processMigration } from "./instance_migration.ts";
@@ -75,25 +74,21 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
   const { log, bus = openBus(), cluster, instanceId } = args;
   const fence = new LeaderFence(instanceId);
   const onMove = (to: Address) => {
-    beacon?.meet(to);
+    contacts?.meet(to);
     instance.moveTo(to);
   };
   const place = clusterPlace(cluster);
   await using leader = place && await findLeader({ place, fence, log, onMove });
   const managerAddress = leader?.address ?? args.managerAddress;
-  const beacon = leader &&
-    new Beacon({
-      store: leader.store,
-      clock: realClock,
-      bus,
-      instanceId,
-      leaseMs: leader.leaseMs,
-    });
+  const contacts = leader && leader.contacts({
+    bus,
+    call: (manager, options) => manager.call("hear", { data: { instanceId } }, options),
+  });
   const load = args.loadExecutor ??
     ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress }));
   const instance = new Instance({
     ...args,
-    bus,
+    bus: contacts?.bus ?? bus,
     fence,
     managerAddress,
     hostName: args.hostName ??
@@ -148,7 +143,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     if (!wasManagerThere) await removeAbandonedDirectory(bus, managerAddress);
     return end.exitCode;
   } finally {
-    beacon?.close();
+    contacts?.close();
     await metrics?.close();
     for (const [signal, listener] of listeners) Deno.removeSignalListener(signal, listener);
   }

@@ -13,7 +13,7 @@ import type {
   ScalingOptions,
   TransferOptions,
 } from "../core/options.ts";
-import type { UpgradeStatus } from "../core/protocol/upgrade.ts";
+import type { RoleStatus } from "../core/protocol/upgrade.ts";
 import { fullVersion } from "../core/version.ts";
 import { backendKind } from "../kv/transfer/backends.ts";
 import type { MigrationCompatibility } from "../manager/migration/compatibility.ts";
@@ -34,6 +34,7 @@ import type { MetricsServer } from "./metrics_server.ts";
 import { ManagerDisplay } from "./manager_display.ts";
 import { servedSettings } from "./served_model.ts";
 import { StatisticsLog } from "./statistics_log.ts";
+import { showRollout } from "./upgrade/show_rollout.ts";
 
 /** How long instances look for the successor of a manager, which is ready when the manager goes. */
 const SUCCESSOR_WAIT_MS = 30_000;
@@ -150,12 +151,15 @@ export class ManagerRole implements AsyncDisposable {
     return this.#isHandedOver;
   }
 
-  /** Lets the instances go on for a successor at the same address. Disposing then stops nothing. */
-  async handOver(): Promise<void> {
+  /**
+   * Lets the instances go on for another manager. Disposing then stops nothing.
+   * @param resign see {@linkcode Manager.handOver}
+   */
+  async handOver(resign?: () => Promise<void>): Promise<void> {
     this.#isHandedOver = true;
     this.#closeLogs();
     await this.#metrics?.close();
-    await this.manager.handOver(SUCCESSOR_WAIT_MS);
+    await this.manager.handOver(SUCCESSOR_WAIT_MS, resign);
   }
 
   /** Replaces the instances of the predecessor, one after the other, by ones of this executable. */
@@ -165,16 +169,13 @@ export class ManagerRole implements AsyncDisposable {
       const { total } = this.#rollout!.status;
       log.info(`replacing ${instanceId} (${number} of ${total}) by one of ${fullVersion()}`);
     });
-    this.#rollout.done.then(({ total, replaced, error }) => {
-      if (total === 0) return;
-      if (error === null) log.info(`replaced all instances (${total}): version ${fullVersion()}`);
-      else log.error(`replaced ${replaced} of ${total} instances; the others serve on: ${error}`);
-    });
+    this.#rollout.done.then((outcome) => showRollout(outcome, log));
   }
 
-  upgradeStatus(): Pick<UpgradeStatus, "instances" | "rollout"> {
-    const instances = this.manager.instances()
-      .map(({ instanceId, version = null }) => ({ instanceId, version }));
+  /** Of the instances that this manager starts; agents tell of theirs. */
+  upgradeStatus(): RoleStatus {
+    const started = this.#config.hasAgents ? [] : this.manager.instances();
+    const instances = started.map(({ instanceId, version = null }) => ({ instanceId, version }));
     return { instances, rollout: this.#rollout?.status ?? null };
   }
 

@@ -1,7 +1,7 @@
 /** The life of a process that serves: from its start to its end, or until a successor serves. */
 import { realClock, sleep } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
-import type { Handover, UpgradeRole, UpgradeStatus } from "../core/protocol/upgrade.ts";
+import type { Handover, RoleStatus, TakeOver, UpgradeRole } from "../core/protocol/upgrade.ts";
 import { keepProgram, removeOldPrograms } from "./old_programs.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { ServiceManager } from "./systemd/service_manager.ts";
@@ -25,9 +25,9 @@ export interface RoleService extends AsyncDisposable {
 
   /** See {@linkcode UpgradesConfig}, as the next three. */
   sockets(): readonly number[];
-  handOver(): Promise<Handover>;
+  handOver(to: TakeOver): Promise<Handover>;
   takeBack(): Promise<void>;
-  upgradeStatus(): Pick<UpgradeStatus, "instances" | "rollout">;
+  upgradeStatus(): RoleStatus | Promise<RoleStatus>;
   /** A successor serves: finishes the requests, without a time limit. */
   giveWay(): Promise<void>;
   /** This process is a successor, and the predecessor gives way. */
@@ -61,7 +61,7 @@ export async function runRole(config: RunRoleConfig): Promise<number> {
     log,
     environment: () => systemd.environment,
     sockets: () => service.sockets(),
-    handOver: () => service.handOver(),
+    handOver: (to) => service.handOver(to),
     takeBack: () =>
       service.takeBack().catch((error) => {
         stranded.resolve("it gave its instances to a successor, and cannot take them back");

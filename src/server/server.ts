@@ -28,6 +28,7 @@ import { serverMetrics } from "./metrics_route.ts";
 import { dispatch, isPoll } from "./routes.ts";
 import { Listeners } from "./listeners.ts";
 import { type PipelineProblem, Pipelines } from "./pipelines.ts";
+import { checkHead } from "./request_head.ts";
 import { FlushQueue } from "./stream_writer.ts";
 import { unknownFieldCheck } from "./unknown_fields.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
@@ -373,6 +374,7 @@ function hostsOf(host: string): readonly string[] {
 
 async function serve(exchange: Exchange, context: ServerContext): Promise<void> {
   try {
+    checkHead(exchange);
     await dispatch(exchange, context);
   } catch (error) {
     if (error instanceof ClientLeftError) return;

@@ -13,6 +13,7 @@ export const unreadOptions = {
   cpuThreads: null,
   enforceEager: false,
   maxSeqLenToCapture: 8192,
+  tensorParallelSize: 1,
   allowSharedDevice: false,
   quantization: null,
   kvCacheDtype: "auto",

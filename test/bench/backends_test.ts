@@ -40,6 +40,14 @@ Deno.test("chat: the event that names the role and the one that only ends are no
   assert.deepEqual([facts.text, tokens], ["ab", 2]);
 });
 
+Deno.test("an answer whose only token has no text has a token", () => {
+  const only = event({ choices: [{ text: "", finish_reason: "length" }] });
+  assert.equal(read(completions, only).tokens, 1);
+  const opening = event({ choices: [{ delta: { role: "assistant", content: "" } }] });
+  const end = event({ choices: [{ delta: {}, finish_reason: "length" }] });
+  assert.equal(read(chat, opening + end).tokens, 1);
+});
+
 Deno.test("an error in the stream is a failure", () => {
   assert.throws(
     () => read(completions, event({ error: { message: "out of memory" } })),

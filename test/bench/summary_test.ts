@@ -172,10 +172,10 @@ Deno.test("a comparison has medians over the rounds, and ratios", () => {
   const requests = figures.find(({ name }) => name === "Requests/s")!;
   assert.deepEqual([requests.a, requests.b, requests.ratio], [1, 0.5, 0.5]);
   const { header, rows } = comparisonTable(figures, 3);
-  assert.deepEqual(header, ["medians of 3 rounds", "A", "B", "B / A"]);
-  assert.deepEqual(rows[1], ["Requests/s", "1.00", "0.500", "0.500x"]);
+  assert.deepEqual(header, ["medians of 3 rounds", "A", "B", "B / A in a round"]);
+  assert.deepEqual(rows[1], ["Requests/s", "1.00", "0.500", "0.500x (0.500x to 1.00x)"]);
   const marked = (name: string, ratio: number | null) =>
-    markedTable([{ name, a: 1, b: 1, ratio }], 3).rows[0][3];
+    markedTable([{ name, a: 1, b: 1, ratio, ratioRange: [ratio!, ratio!] }], 1).rows[0][3];
   assert.deepEqual(marked("Requests/s", 0.5), { text: "0.500x", verdict: "worse" });
   assert.deepEqual(marked("Mean TTFT (ms)", 0.5), { text: "0.500x", verdict: "better" });
   assert.deepEqual(marked("Mean TTFT (ms)", 1.01), "1.01x");

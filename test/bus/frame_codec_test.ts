@@ -73,6 +73,41 @@ Deno.test("a payload stays what it was while later frames arrive", () => {
   assert.deepEqual(payloads, frames.map(({ payload }) => payload));
 });
 
+Deno.test("the buffer of a large payload serves another frame once it is given back, and only one", () => {
+  const reader = new FrameReader(8 << 20);
+  const receive = (size: number, byte: number) => {
+    const stream = encode([{ text: "0", payload: new Uint8Array(size).fill(byte) }]);
+    for (let fed = 0; fed < stream.length;) {
+      const space = reader.space();
+      const part = stream.subarray(fed, fed + space.length);
+      space.set(part);
+      reader.advance(part.length);
+      fed += part.length;
+      const frame = reader.next();
+      assert.equal(frame === null, fed < stream.length);
+      if (frame !== null) return { ...frame, payload: frame.payload! };
+    }
+    assert.fail("no frame came");
+  };
+  const first = receive(600_000, 1), second = receive(600_000, 2);
+  assert.notEqual(first.payload.buffer, second.payload.buffer);
+  first.giveBack!();
+  const third = receive(590_000, 3);
+  assert.equal(third.payload.buffer, first.payload.buffer);
+  first.giveBack!();
+  const fourth = receive(590_000, 4);
+  for (const [i, { payload }] of [second, third, fourth].entries()) {
+    assert.ok(payload.length >= 590_000 && payload.every((byte) => byte === i + 2), `${i}`);
+  }
+  fourth.giveBack!();
+  assert.notEqual(receive(2_000_000, 5).payload.buffer, fourth.payload.buffer);
+  assert.equal(receive(100, 6).giveBack, undefined);
+  // A large one is not kept.
+  const large = receive(5_000_000, 7);
+  large.giveBack!();
+  assert.notEqual(receive(600_000, 8).payload.buffer, large.payload.buffer);
+});
+
 Deno.test("a frame over the limit is refused before it is read", () => {
   const stream = encode([{ text: "x".repeat(990), payload: new Uint8Array(9) }]);
   const reader = new FrameReader(1000);

@@ -154,7 +154,7 @@ Deno.test("a missing value", () => {
 
 Deno.test("values are checked with the option's full name", () => {
   refuse(["--block-size", "7"], "--block-size 7: expected one of 8, 16, 32");
-  refuse(["-tp", "two"], "--tensor-parallel-size two: expected an integer of at least 1");
+  refuse(["-tp", "two"], "--tensor-parallel-size two: expected an integer from 1 to 64");
   refuse(
     ["--dispatch-policy=robin"],
     "--dispatch-policy robin: expected one of balanced, load, queue, rr",

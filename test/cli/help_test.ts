@@ -56,8 +56,8 @@ Deno.test("help of one argument: names, choices, status, default", () => {
   --port PORT           Port to listen on; 0 takes a free one. (default: 8000)
 `));
   assert.ok(help.includes(`
-  --tensor-parallel-size, -tp TENSOR_PARALLEL_SIZE
-                        Tensor parallel ranks of an instance. Not available yet.
+  --pipeline-parallel-size, -pp PIPELINE_PARALLEL_SIZE
+                        Pipeline stages of an instance. Not available yet.
                         (default: 1)
 `));
 });

@@ -81,7 +81,7 @@ export function testKvPool({ name, open }: PoolUnderTest): void {
     const { memory, layout, numBlocks, ...rest } = structuredClone(describePool(pool));
     assert.deepEqual([memory, layout, numBlocks], [pool.memory, pool.layout, pool.numBlocks]);
     const own = pool as unknown as Record<string, unknown>;
-    for (const [key, value] of Object.entries(rest)) assert.equal(value, own[key]);
+    for (const [key, value] of Object.entries(rest)) assert.deepEqual(value, own[key]);
     return Promise.resolve();
   });
 

@@ -254,6 +254,12 @@ export function testLeaseStore(subject: StoreUnderTest): void {
     }
   });
 
+  test("it says which program keeps the entries, and where", async (world) => {
+    const { server, place } = await (await world.open()).describe();
+    assert.ok(server.length > 0 && place.length > 0, `${server} ${place}`);
+    assert.doesNotMatch(server, /\?/);
+  });
+
   test("a closed store answers nothing and watches nothing", async (world) => {
     const [store, writer] = [await world.open(), await world.open()];
     const first = (await writer.set("leader", "1", 0))!;

@@ -36,7 +36,7 @@ function startOnCuda(
       LLUMNIX_CUDA_LIBRARIES: "directory" in built ? built.directory : "",
       // Devices of this test alone: other tests run beside it.
       LLUMNIX_SOFTWARE_DEVICE:
-        `devices=2,order=late,progress=20,memory=1G,identity=${Deno.pid}${faults}`,
+        `devices=2,order=late,progress=20,memory=1G,identity=${Deno.pid},${faults}`,
       XDG_CACHE_HOME: cache,
     },
   });
@@ -129,7 +129,7 @@ async function survive({ settings, seen }: Fault): Promise<void> {
   const directory = await Deno.makeTempDir();
   try {
     const args = ["--cuda-self-test=off", "--step-timeout=1"];
-    const faults = `,${settings},fault-once=${directory}/taken`;
+    const faults = `${settings},fault-once=${directory}/taken`;
     await using cluster = await startOnCuda(2, args, faults);
     assertSameStreams(await runAll(cluster, requests), expected);
     await cluster.program.waitForLog(seen);
@@ -155,7 +155,7 @@ longTest({
   ignore: "missing" in built,
   async fn() {
     const expected = await quietStreams();
-    await using cluster = await startOnCuda(1, [], ",skip-kernel=choose_token");
+    await using cluster = await startOnCuda(1, [], "skip-kernel=choose_token");
     assert.match(cluster.program.stderr, /self-test of .* passes without sampling: serving so/);
     assertSameStreams(await runAll(cluster, requests), expected);
   },
@@ -165,7 +165,7 @@ longTest({
   name: `serve --device cuda: a wrong kernel without another one refuses the start${skipped}`,
   ignore: "missing" in built,
   async fn() {
-    const wrong = startOnCuda(1, [], ",skip-kernel=embed_f32");
+    const wrong = startOnCuda(1, [], "skip-kernel=embed_f32");
     await assert.rejects(wrong, /the kernels give wrong results .*doctor --self-test/);
   },
 });
@@ -209,3 +209,68 @@ for (const backend of backends) {
     },
   });
 }
+
+/**
+ * Two instances of two ranks, whose requests move rank to rank and give the tokens of one device. Then a device of
+ * one of them fails: the instance ends, and no stream.
+ */
+async function moveAndFail(backend: readonly string[], fault: Fault): Promise<void> {
+  const expected = await quietStreams();
+  const directory = await Deno.makeTempDir();
+  try {
+    const args = ["--tensor-parallel-size=2", "--cuda-self-test=off", "--step-timeout=5"];
+    const faults = `devices=4,${fault.settings},fault-once=${directory}/taken`;
+    await using cluster = await startOnCuda(2, [...args, ...restless, ...backend], faults);
+    const { stderr } = cluster.program;
+    assert.match(stderr, /instance-[01] is ready .*cuda:0,1 \(the software device\)/);
+    assert.match(stderr, /instance-[01] is ready .*cuda:2,3 \(the software device\)/);
+    // Until the fault, and over it.
+    for (let round = 0; round < 2; round++) {
+      assertSameStreams(await runAll(cluster, requests), expected);
+    }
+    assert.match(cluster.program.stderr, / moved /);
+    await cluster.program.waitForLog(fault.seen);
+    await cluster.program.waitForLog(/lost instance-[01]/);
+    await waitUntilEmpty(cluster, 2);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+Deno.test({
+  name: `serve --device cuda -tp 2: requests move by nccl, and a rank's device fails${skipped}`,
+  ignore: "missing" in built,
+  fn: () =>
+    moveAndFail(["--migration-backend=nccl"], { ...illegalAddress, settings: "fail-work=4000" }),
+});
+longTest({
+  name: `serve --device cuda -tp 2: requests move by kvtransfer, and a rank hangs${skipped}`,
+  ignore: "missing" in built,
+  async fn() {
+    const naming = await Deno.makeTempDir();
+    try {
+      await moveAndFail([
+        "--migration-backend=kvtransfer",
+        "--migration-backend-transfer-type=cuda_ipc",
+        `--migration-backend-kvtransfer-naming-url=file:${naming}`,
+      ], { ...otherFaults[1], settings: "hang-work=4000" });
+    } finally {
+      await Deno.remove(naming, { recursive: true });
+    }
+  },
+});
+longTest({
+  name: `serve --device cuda -tp 2: requests move by gloo, and a rank's device fails${skipped}`,
+  ignore: "missing" in built,
+  fn: () =>
+    moveAndFail(["--migration-backend=gloo"], { ...illegalAddress, settings: "fail-work=4000" }),
+});
+
+Deno.test({
+  name: `serve --device cuda -tp 2: too few devices for all instances are refused${skipped}`,
+  ignore: "missing" in built,
+  async fn() {
+    const start = startOnCuda(2, ["-tp=2"]);
+    await assert.rejects(start, /2 instances need 2 devices each, and the driver shows 2/);
+  },
+});

@@ -79,7 +79,15 @@ Deno.test({
 });
 
 Deno.test("doctor refuses words that it does not know, and a model that is not there", async () => {
-  for (const words of [["--all"], ["now"], ["child", "x"], ["--model", "/no/such"]]) {
+  const ofCluster = [
+    ["--cluster", "file:/no/such"],
+    ["--cluster", "10.0.0.9"],
+    ["--cluster", "file:/tmp", "--self-test"],
+    ["--cluster-key-file", "key"],
+  ];
+  for (
+    const words of [["--all"], ["now"], ["child", "x"], ["--model", "/no/such"], ...ofCluster]
+  ) {
     const { code, stdout, stderr } = await runProgram(["doctor", ...words]);
     assert.deepEqual({ code, stdout }, { code: 2, stdout: "" }, words.join(" "));
     assert.match(stderr, /^llumnix doctor: error: [^\n]+\n$/);

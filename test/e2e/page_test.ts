@@ -23,32 +23,74 @@ const TOO_WIDE = `[...document.querySelectorAll("main *, header *")].filter((ele
   return width > 0 && right > innerWidth + 0.5 && !element.closest(".plot");
 }).map((element) => element.tagName + " " + element.id + " " + element.className)`;
 
-/** A feed that tells of a request before it tells of the instance that has it. */
-const LATE_INSTANCES = lateInstances();
+const noNumbers = {
+  ...{ ttftMs: null, tpotMs: null, outputTokensPerSecond: 0, migrations: 0 },
+  ...{ worstDowntimeMs: null, preemptions: 0, resumed: 0 },
+};
+/** What a feed tells of the cluster when nothing happens. */
+const quiet = {
+  ...{ nowMs: 1, instances: [], hosts: [], leadership: null, isManagerGone: false },
+  ...{ unlisted: 0, events: [], points: [], summary: noNumbers },
+};
+const instanceOf = (id: string, more: object) => ({
+  ...{ id, type: "both", state: "serving", totalBlocks: 9, usedBlocks: 1, load: 0 },
+  ...{ running: 1, waiting: 0, preempted: 0, host: null, ...more },
+});
+const stateOf = (more: object) =>
+  feedEvent("state", { ...quiet, version: "1", model: "m", hasAdmin: false, ...more });
 
-function lateInstances(): string {
-  const request = {
-    ...{ key: 1, id: "r", instance: "late", isRunning: true, isHigh: false },
-    ...{ promptTokens: 1, outputTokens: 1, maxTokens: 9, startedMs: 0 },
-  };
-  const instance = {
-    ...{ id: "late", type: "both", state: "serving", totalBlocks: 9, usedBlocks: 1, load: 0 },
-    ...{ running: 1, waiting: 0, preempted: 0, host: null },
-  };
-  const now = {
-    ...{ nowMs: 1, instances: [], hosts: [], leadership: null, isManagerGone: false },
-    ...{ unlisted: 0, events: [], points: [] },
-    summary: {
-      ...{ ttftMs: null, tpotMs: null, outputTokensPerSecond: 0, migrations: 0 },
-      ...{ worstDowntimeMs: null, preemptions: 0, resumed: 0 },
-    },
-  };
-  const state = { ...now, version: "1", model: "m", hasAdmin: false, requests: [request] };
-  const tick = { ...now, instances: [instance], added: [], changed: [], ended: [], moves: [] };
-  const event = (name: string, record: object) =>
-    `event: ${name}\ndata: ${JSON.stringify(record)}\n\n`;
-  return event("state", state) + event("tick", tick);
+function feedEvent(name: string, record: object): string {
+  return `event: ${name}\ndata: ${JSON.stringify(record)}\n\n`;
 }
+
+const request = {
+  ...{ key: 1, id: "r", isRunning: true, isHigh: false },
+  ...{ promptTokens: 1, outputTokens: 1, maxTokens: 9, startedMs: 0 },
+};
+const tickOf = (more: object) =>
+  feedEvent("tick", { ...quiet, added: [], changed: [], ended: [], moves: [], ...more });
+
+/** A feed that tells of a request before it tells of the instance that has it. */
+const LATE_INSTANCES = stateOf({ requests: [{ ...request, instance: "late" }] }) +
+  tickOf({ instances: [instanceOf("late", {})] });
+
+/** A feed of a request that moves again before it has arrived. */
+const MOVING_TWICE = movingTwice();
+
+function movingTwice(): string {
+  const instances = ["a", "b", "c"].map((id) => instanceOf(id, {}));
+  const movedTo = (id: string) => tickOf({ instances, changed: [[1, id, 1, 2]] });
+  return stateOf({ instances, requests: [{ ...request, instance: "a" }] }) + movedTo("b") +
+    movedTo("c");
+}
+
+/** Runs in the page: how far from the place of the mark the last trail ends, in pixels; null without a trail. */
+const MISS_OF_LAST_TRAIL = `(() => {
+  const mark = document.querySelector("button.mark");
+  const trail = [...document.querySelectorAll("#flights path")].at(-1);
+  if (mark === null || trail === undefined) return null;
+  for (const animation of mark.getAnimations()) animation.finish();
+  const { left, top, width, height } = mark.getBoundingClientRect();
+  const { x, y } = trail.getPointAtLength(trail.getTotalLength());
+  return String(Math.hypot(x - left - width / 2, y - top - height / 2));
+})()`;
+
+/** A feed of sixteen instances that are full, and have as much to tell as they can. */
+const FULL_INSTANCES = stateOf({
+  requests: [],
+  instances: Array.from({ length: 16 }, (_, i) =>
+    instanceOf(`instance-mx349aga-${i}`, {
+      ...{ state: "unreachable", totalBlocks: 66_848, usedBlocks: 66_321, load: -1234.5 },
+      ...{ running: 256, waiting: 1024, preempted: 128 },
+    })),
+});
+
+/** Runs in the page: texts that reach out of their cards. */
+const OUT_OF_CARDS = `[...document.querySelectorAll(".card")].flatMap((card) =>
+  [...card.querySelectorAll("*")].filter((element) => {
+    const { right, width } = element.getBoundingClientRect();
+    return width > 0 && right > card.getBoundingClientRect().right;
+  }).map((element) => element.textContent))`;
 
 /** Keeps one request running, of as many tokens as the model takes, until it is told to stop. */
 async function keepBusy(url: string, signal: AbortSignal): Promise<void> {
@@ -226,6 +268,33 @@ Deno.test({
         await early.page.goto(server.url);
         await card(early.page, "late").locator("button.mark").waitFor();
         assert.equal(await early.page.locator("#unplaced-marks button.mark").count(), 0);
+      });
+
+      await t.step("a request that moves again meanwhile flies to its last place", async () => {
+        await using moving = await openPage(browser, "about:blank", desktop);
+        await moving.page.route(
+          "**/page/feed",
+          (route) => route.fulfill({ contentType: "text/event-stream", body: MOVING_TWICE }),
+        );
+        await moving.page.goto(server.url);
+        await card(moving.page, "c").locator("button.mark").waitFor();
+        const miss = await moving.page.waitForFunction(MISS_OF_LAST_TRAIL);
+        assert.ok(Number(await miss.jsonValue()) < 1, `${miss} pixels off`);
+      });
+
+      await t.step("what sixteen instances have to tell stays within their cards", async () => {
+        for (const size of [desktop, phone]) {
+          await using full = await openPage(browser, "about:blank", size);
+          await full.page.route(
+            "**/page/feed",
+            (route) => route.fulfill({ contentType: "text/event-stream", body: FULL_INSTANCES }),
+          );
+          await full.page.goto(server.url);
+          await full.page.locator(".card").nth(15).waitFor();
+          assert.deepEqual(await full.page.evaluate(OUT_OF_CARDS), []);
+          const percent = card(full.page, "instance-mx349aga-7").locator("text=KV 99%");
+          assert.ok(await percent.isVisible());
+        }
       });
 
       await t.step("320 pixels are wide enough", async () => {

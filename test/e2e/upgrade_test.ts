@@ -5,86 +5,15 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { assertSameStreams, small } from "./cluster.ts";
-import { executablePath, fromSource, runProgram, signalIfThere, startServer } from "./harness.ts";
+import { fromSource, signalIfThere, startServer } from "./harness.ts";
 import { canMakeVersions, makeVersion, removeUnpacked } from "./other_version.ts";
 import { User } from "./roles.ts";
-import { runStream, type StreamRequest, type StreamResult, variedRequests } from "./streams.ts";
+import { runStream, variedRequests } from "./streams.ts";
+import { Load, successorsIn, upgrade, versionOf } from "./upgrades.ts";
 
-/** Between two short requests of a client: the processes that start need a share of the cores. */
-const PAUSE_MS = 20;
 const NUM_UPGRADES = Number(Deno.env.get("LLUMNIX_UPGRADES") ?? "2");
 const versions = Array.from({ length: NUM_UPGRADES }, (_, i) => `0.2.${i % 10}`);
 const ignore = fromSource || !canMakeVersions();
-
-/** Clients that keep a service busy until they are told to stop, and count what they saw. */
-class Load {
-  readonly results: StreamResult[][];
-  readonly failures: unknown[] = [];
-  numRequests = 0;
-  #isOver = false;
-  readonly #clients: Promise<void>[];
-
-  constructor(private readonly url: string, private readonly streams: readonly StreamRequest[]) {
-    this.results = streams.map(() => []);
-    this.#clients = [
-      ...streams.map((_, i) => this.#repeat(() => this.#stream(i))),
-      this.#repeat(() => this.#request(true)),
-      this.#repeat(() => this.#request(false)),
-    ];
-  }
-
-  async stop(): Promise<void> {
-    this.#isOver = true;
-    await Promise.all(this.#clients);
-  }
-
-  async #repeat(action: () => Promise<void>): Promise<void> {
-    while (!this.#isOver) {
-      try {
-        await action();
-      } catch (error) {
-        this.failures.push(error);
-        await new Promise((resolve) => setTimeout(resolve, 100));
-      }
-    }
-  }
-
-  async #stream(i: number): Promise<void> {
-    this.results[i].push(await runStream(this.url, this.streams[i]));
-  }
-
-  /** @param keepsConnection as most clients do */
-  async #request(keepsConnection: boolean): Promise<void> {
-    using client = keepsConnection ? undefined : Deno.createHttpClient({ poolMaxIdlePerHost: 0 });
-    const response = await fetch(`${this.url}/v1/completions`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ prompt: "a short one", max_tokens: 4 }),
-      client,
-    });
-    const text = await response.text();
-    assert.equal(response.status, 200, text);
-    this.numRequests++;
-    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-  }
-}
-
-/** Runs `llumnix upgrade` for the processes that meet in a directory. */
-function upgrade(directory: string, ...args: string[]) {
-  return runProgram(["upgrade", ...args], {
-    command: [executablePath],
-    env: { XDG_RUNTIME_DIR: directory },
-  });
-}
-
-/** The pids of the successors that `llumnix upgrade` has told. */
-function successorsIn(stdout: string): number[] {
-  return [...stdout.matchAll(/is replaced by process (\d+)/g)].map(([, pid]) => Number(pid));
-}
-
-async function versionOf(url: string): Promise<string> {
-  return (await (await fetch(`${url}/version`)).json()).version;
-}
 
 Deno.test({
   name: `serve: replaced ${NUM_UPGRADES} times under load, in every role, and no request fails` +
@@ -102,7 +31,7 @@ Deno.test({
     try {
       const requests = variedRequests(4, 600);
       const quiet = await Promise.all(requests.map((request) => runStream(url, request)));
-      load = new Load(url, requests);
+      load = new Load([url], requests);
       for (const [i, version] of versions.entries()) {
         const binary = join(directory, `llumnix-${i}`);
         await makeVersion(binary, version);
@@ -157,7 +86,7 @@ Deno.test({
     let successors: number[] = [];
     const requests = variedRequests(4, 600);
     const quiet = await Promise.all(requests.map((request) => runStream(url, request)));
-    const load = new Load(url, requests);
+    const load = new Load([url], requests);
     try {
       const broken = join(directory, "broken"), other = join(directory, "other");
       const next = join(directory, "next");

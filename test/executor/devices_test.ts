@@ -7,6 +7,7 @@ import {
   findExecutorKind,
   fp8Problem,
   loadExecutor,
+  ranksProblem,
 } from "../../src/executor/devices.ts";
 import { directory } from "../ffi/software_device/device.ts";
 import { engineOptions } from "../instance/support.ts";
@@ -59,6 +60,20 @@ Deno.test("8 bits are refused by devices that do not have them", async () => {
     }
     assert.equal(fp8Problem(options), null);
   }
+});
+
+Deno.test("several ranks are refused by devices that do not have them", async () => {
+  for (const { device, hasRanks } of devices) {
+    assert.equal(hasRanks, device === "cuda");
+    const options = engineOptions({ ...shape, device, tensorParallelSize: 2 });
+    const found = ranksProblem(options);
+    assert.equal(found === null, hasRanks);
+    if (found === null) continue;
+    assert.match(found, /^--tensor-parallel-size 2 needs --device cuda, and the device is /);
+    const spec = { device, options, hostShare: 1 };
+    await assert.rejects(loadExecutor(spec, () => {}), { name: "UsageError", message: found });
+  }
+  assert.equal(ranksProblem(engineOptions({ device: "cpu" })), null);
 });
 
 for (const kind of devices) {

@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { basename } from "node:path";
 import {
   checkHost,
+  checkHostOf,
   checkInstanceId,
+  checkOwnAddress,
   instanceOfSocket,
   serviceAddress,
 } from "../../src/instance/instance_socket.ts";
@@ -34,6 +36,31 @@ Deno.test("instance socket: an address that nobody can connect to is not announc
       message: /--host ".*": .* expected an IP address of this host that they reach/,
     });
   }
+});
+
+Deno.test("instance socket: beside a manager for other hosts, an address of this host alone is refused", () => {
+  for (const manager of ["tcp:10.0.0.1:9000", "tcp:manager:9000", "tcp:[fd00::1]:9000"]) {
+    for (const host of ["127.0.0.1", "::1"]) {
+      assert.throws(() => checkHostOf(manager, host, "--advertise-host"), {
+        name: "UsageError",
+        message:
+          /^--advertise-host .*the manager is at tcp:.*:9000\. Expected an IP address of this/,
+      });
+    }
+    checkHostOf(manager, "10.0.0.2");
+    assert.throws(() => checkHostOf(manager, "0.0.0.0", "--advertise-host"), /^UsageError: --adv/);
+  }
+  for (const manager of ["tcp:127.0.0.1:9000", "tcp:localhost:9000", "unix:/run/manager.sock"]) {
+    checkHostOf(manager, "127.0.0.1");
+  }
+});
+
+Deno.test("instance socket: an address that this host does not have is refused, with those that it has", () => {
+  for (const host of ["127.0.0.1", "127.1.2.3"]) checkOwnAddress(host);
+  assert.throws(() => checkOwnAddress("192.0.2.1", "--advertise-host"), {
+    name: "UnavailableError",
+    message: /^--advertise-host 192\.0\.2\.1: this host has no such address; it has (?!127\.)\S/,
+  });
 });
 
 Deno.test("instance id: what no file can be called is refused", () => {

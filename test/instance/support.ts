@@ -84,6 +84,7 @@ export function engineOptions(overrides: Partial<EngineOptions> = {}): EngineOpt
     cpuThreads: null,
     enforceEager: false,
     maxSeqLenToCapture: 8192,
+    tensorParallelSize: 1,
     allowSharedDevice: false,
     quantization: null,
     kvCacheDtype: "auto",

@@ -5,13 +5,13 @@ Deno.test("fuzzer: options and their defaults", () => {
   assert.deepEqual(readFuzzOptions(["--seeds", "7"]), {
     seeds: { first: 7, last: 7 },
     trace: false,
-    leadership: false,
+    kind: "clusters",
     jobs: 1,
     maxFailures: 10,
   });
   assert.deepEqual(
     readFuzzOptions(["--seeds=1..20", "--trace", "--jobs", "2", "--max-failures", "3"]),
-    { seeds: { first: 1, last: 20 }, trace: true, leadership: false, jobs: 2, maxFailures: 3 },
+    { seeds: { first: 1, last: 20 }, trace: true, kind: "clusters", jobs: 2, maxFailures: 3 },
   );
 });
 

@@ -390,6 +390,31 @@ Deno.test("a client that leaves aborts all that it pipelined, and all is logged 
     }
   }));
 
+Deno.test("a second Host, and codings other than chunked, are refused, and the connection closed", () =>
+  withServer({}, async (harness) => {
+    const body = '{"prompt":"a"}', chunk = `e\r\n${body}\r\n0\r\n\r\n`;
+    const post = (...headers: string[]) =>
+      `POST /generate HTTP/1.1\r\n${headers.map((header) => `${header}\r\n`).join("")}\r\n`;
+    const length = `Content-Length: ${body.length}`, chunked = "Transfer-Encoding: chunked";
+    const refused: [text: string, status: number, message: RegExp][] = [
+      [post("Host: x", "Host: y", length) + body, 400, /several Host headers/],
+      [post("Host: x", "host: x", length) + body, 400, /several Host headers/],
+      [post("Host: x", "Transfer-Encoding: gzip, chunked") + chunk, 501, /gzip, chunked is not/],
+      [post("Host: x", chunked, chunked) + chunk, 400, /is not an HTTP\/1.1 request/],
+      [post("Host: x", "Transfer-Encoding: gzip"), 501, /: gzip is not supported/],
+      [post("Host: x", chunked, length) + chunk, 400, /is not an HTTP\/1.1 request/],
+    ];
+    for (const [text, status, message] of refused) {
+      const answer = await readAll(await connect(harness, text));
+      assert.match(answer, new RegExp(`^HTTP/1.1 ${status} `), text);
+      assert.match(answer, /^connection: close\r$/mi, text);
+      assert.match(answer, message, text);
+    }
+    assert.deepEqual(harness.service.requests, []);
+    const accepted = post("Host: x", "Transfer-Encoding: Chunked", "Connection: close") + chunk;
+    assert.match(await readAll(await connect(harness, accepted)), /^HTTP\/1.1 200 OK/);
+  }));
+
 Deno.test("an offer to upgrade to HTTP/2 is passed over", () =>
   withServer({}, async (harness) => {
     const json = JSON.stringify({ prompt: "a" });

@@ -1,5 +1,5 @@
-// libnccl's public functions, as far as point-to-point transfers need them, over host memory and TCP on
-// 127.0.0.1. NCCL's names, numbers and documented behaviour, made as unkind as the documentation allows:
+// libnccl's public functions, as far as point-to-point transfers and an all-gather need them, over host memory
+// and TCP on 127.0.0.1. NCCL's names, numbers and documented behaviour, made as unkind as the documentation allows:
 //
 // - A nonblocking call answers 7 and goes on in a thread. Until the state is 0 again every other call on
 //   the communicator is refused (4), and the stream work of a group is not in the stream.
@@ -7,12 +7,15 @@
 // - A send of more than 1 MiB ends when its receive runs. Sends match receives by order alone.
 // - A lost peer, or a peer of other sizes, leaves kernels that hold their stream until the abort. The
 //   event of an aborted kernel completes, though no data came.
+// - Memory and streams of another device than the communicator's are refused (1).
 // - A unique id makes one communicator; an id that nobody uses keeps a thread and a port.
 #include "communicator.h"
+#include "device.h"
 #include "faults.h"
 #include <climits>
 #include <cstring>
 #include <map>
+#include <set>
 #define API extern "C" __attribute__((visibility("default")))
 
 using namespace soft;
@@ -46,6 +49,11 @@ static Owner find(void *handle, bool isRemoved = false) {
   Owner owner = found->second;
   if (isRemoved) handles.erase(found);
   return owner;
+}
+
+/// What a call returns that has begun: a blocking communicator comes back when it is over.
+static Result finish(const Owner &owner, Result begun) {
+  return begun == IN_PROGRESS && owner->isBlocking ? owner->outcome() : begun;
 }
 
 /// The head of ncclConfig_t, which all versions share.
@@ -96,7 +104,41 @@ API int ncclCommInitRankConfig(void **handle, int ranks, UniqueId id, int rank, 
     handles[owner.get()] = owner;
   }
   *handle = owner.get();
-  return owner->init(id);
+  return finish(owner, owner->init(id));
+}
+
+/// Blocking communicators, one for each device of the list, all in this process.
+API int ncclCommInitAll(void **out, int ranks, const int *devices) {
+  if (ranks < 1) return fail(INVALID_ARGUMENT, "no ranks");
+  std::vector<int> list(ranks);
+  for (int rank = 0; rank < ranks; rank++) list[rank] = devices ? devices[rank] : rank;
+  if (std::set<int>(list.begin(), list.end()).size() < list.size()) {
+    return fail(INVALID_USAGE, "Duplicate GPU detected: two ranks on one CUDA device");
+  }
+  UniqueId id;
+  if (!makeRoot(&id)) return fail(SYSTEM_ERROR, "no port is left");
+  void *current = nullptr;
+  cuCtxGetCurrent(&current);
+  std::vector<Owner> owners;
+  for (int rank = 0; rank < ranks; rank++) {
+    void *context = nullptr;
+    if (cuDevicePrimaryCtxRetain(&context, list[rank]) || cuCtxSetCurrent(context)) {
+      cuCtxSetCurrent(current);
+      return fail(CUDA_ERROR, "no such device, or it has failed"); // the root of the id stays, as in earnest
+    }
+    owners.push_back(std::make_shared<Communicator>(ranks, rank, true));
+  }
+  cuCtxSetCurrent(current);
+  for (const Owner &owner : owners) owner->init(id);
+  Result result = SUCCESS;
+  for (int rank = 0; rank < ranks; rank++) {
+    const Result own = finish(owners[rank], IN_PROGRESS);
+    if (own != SUCCESS) result = fail(own, owners[rank]->reason());
+    std::lock_guard<std::mutex> hold(handlesLock);
+    handles[owners[rank].get()] = owners[rank];
+    out[rank] = owners[rank].get();
+  }
+  return result;
 }
 
 API int ncclCommGetAsyncError(void *handle, int *result) {
@@ -134,9 +176,12 @@ API int ncclGroupEnd() {
   std::map<Owner, std::vector<Operation>> groups;
   for (auto &[owner, operation] : pending) groups[owner].push_back(operation);
   pending.clear();
+  // Of several ranks in one thread each waits for the others: all begin before one is waited for.
+  std::map<Owner, Result> begun;
+  for (auto &[owner, operations] : groups) begun[owner] = owner->enqueue(operations);
   Result result = SUCCESS;
-  for (auto &[owner, operations] : groups) {
-    const Result own = owner->enqueue(operations);
+  for (auto &[owner, own] : begun) {
+    own = finish(owner, own);
     if (own != SUCCESS && (result == SUCCESS || result == IN_PROGRESS)) result = own;
   }
   return result;
@@ -171,9 +216,24 @@ API int ncclRecv(void *address, size_t count, int type, int peer, void *handle, 
   return post(false, address, count, type, peer, handle, stream);
 }
 
+/// `to` [ranks, count] = what all ranks send; `from` may be the rank's own part of it.
+API int ncclAllGather(const void *from, void *to, size_t count, int type, void *handle, void *stream) {
+  const Owner owner = find(handle);
+  if (!owner) return INVALID_ARGUMENT;
+  const Result now = owner->usable();
+  if (now != SUCCESS) return fail(now, owner->reason());
+  const size_t bytes = count * bytesOfType(type);
+  ncclGroupStart();
+  for (int peer = 0; peer < owner->ranks; peer++) {
+    pending.push_back({owner, {true, (void *)from, bytes, peer, stream}});
+    pending.push_back({owner, {false, (char *)to + peer * bytes, bytes, peer, stream}});
+  }
+  return ncclGroupEnd();
+}
+
 API int ncclCommFinalize(void *handle) {
   const Owner owner = find(handle);
-  return owner ? owner->finalize() : INVALID_ARGUMENT;
+  return owner ? finish(owner, owner->finalize()) : INVALID_ARGUMENT;
 }
 
 API int ncclCommDestroy(void *handle) {

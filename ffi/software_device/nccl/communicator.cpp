@@ -12,6 +12,13 @@ static void *currentContext() {
   return cuCtxGetCurrent(&context) == 0 ? context : nullptr;
 }
 
+/// Whether memory is on another device than the current one, whose kernels may not reach it.
+static bool isElsewhere(const void *address) {
+  int own = 0, its = 0;
+  const int ordinal = 9; // CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+  return cuCtxGetDevice(&own) == 0 && cuPointerGetAttribute(&its, ordinal, (uint64_t)address) == 0 && own != its;
+}
+
 Communicator::Communicator(int ranks, int rank, bool isBlocking)
     : ranks(ranks), rank(rank), isBlocking(isBlocking), context(currentContext()),
       links(ranks) {
@@ -49,8 +56,11 @@ Result Communicator::start(std::function<void()> body) {
     Counted thread(counts.threads);
     body();
   });
-  if (!isBlocking) return IN_PROGRESS;
-  job.join();
+  return IN_PROGRESS;
+}
+
+Result Communicator::outcome() {
+  if (job.joinable()) job.join();
   return asyncError();
 }
 
@@ -131,6 +141,9 @@ void Communicator::runGroup(const std::vector<Operation> &operations, int number
   }
   if (!nap(GROUP_MS, rank, aborted)) return;
   cuCtxSetCurrent(context);
+  for (const Operation &operation : operations) {
+    if (isElsewhere(operation.address)) return settle(CUDA_ERROR, "memory of another device");
+  }
   for (auto &[stream, own] : byStream) {
     if (launchKernel(shared_from_this(), stream, own, number)) continue;
     return settle(CUDA_ERROR, "the device refuses the kernel: no such stream, or the device has failed");
@@ -144,23 +157,26 @@ bool Communicator::connect(int peer) {
   Link &link = links[peer];
   if (link.out && link.in) return true;
   if (!nap(CONNECT_MS, rank, aborted)) return false;
-  for (const bool isForDialer : {true, false}) {
-    struct {
-      int rank, isForDialer;
-    } hello{rank, isForDialer};
-    int answer = 1;
-    if (rank < peer) {
+  struct {
+    int rank, isForDialer;
+  } hello{rank, 0};
+  int answer = 1;
+  if (rank < peer) {
+    for (const bool isForDialer : {true, false}) {
+      hello.isForDialer = isForDialer;
       Socket connection = dial(link.port, rank, aborted);
       if (!connection || connection.write(&hello, sizeof hello, aborted) != Io::FINE) return false;
       if (connection.read(&answer, sizeof answer, aborted) != Io::FINE) return false;
       (isForDialer ? link.out : link.in) = std::move(connection);
-    } else {
-      Socket connection = listener.accept(aborted);
-      if (!connection || connection.read(&hello, sizeof hello, aborted) != Io::FINE) return false;
-      if (connection.write(&answer, sizeof answer, aborted) != Io::FINE) return false;
-      Link &from = links[hello.rank];
-      (hello.isForDialer ? from.in : from.out) = std::move(connection);
     }
+    return true;
+  }
+  while (!link.out || !link.in) { // another lower rank may come first
+    Socket connection = listener.accept(aborted);
+    if (!connection || connection.read(&hello, sizeof hello, aborted) != Io::FINE) return false;
+    if (connection.write(&answer, sizeof answer, aborted) != Io::FINE) return false;
+    Link &from = links[hello.rank];
+    (hello.isForDialer ? from.in : from.out) = std::move(connection);
   }
   return true;
 }

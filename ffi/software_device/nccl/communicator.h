@@ -35,11 +35,13 @@ public:
   Communicator(int ranks, int rank, bool isBlocking);
   ~Communicator();
 
-  /// Each begins what a call does and returns what the call returns. A nonblocking communicator goes
-  /// on in its thread: IN_PROGRESS. Results that are not SUCCESS or IN_PROGRESS: nothing has begun.
+  /// Each begins what a call does. The communicator goes on in its thread: IN_PROGRESS. With another result
+  /// nothing has begun.
   Result init(const UniqueId &id);
   Result enqueue(std::vector<Operation> operations);
   Result finalize();
+  /// Waits for what has begun, and says what came of it.
+  Result outcome();
   /// Both return when nothing of the communicator runs any more.
   void abort();
   void destroy();

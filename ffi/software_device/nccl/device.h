@@ -6,3 +6,6 @@
 // none until it gives them that of the communicator.
 extern "C" int cuCtxGetCurrent(void **context);
 extern "C" int cuCtxSetCurrent(void *context);
+extern "C" int cuDevicePrimaryCtxRetain(void **context, int device);
+extern "C" int cuCtxGetDevice(int *device);
+extern "C" int cuPointerGetAttribute(void *out, int which, uint64_t address);

@@ -21,6 +21,7 @@ export const STATUS_CODE = {
   TooManyRequests: 429,
   RequestHeaderFieldsTooLarge: 431,
   InternalServerError: 500,
+  NotImplemented: 501,
   ServiceUnavailable: 503,
 } as const;
 
@@ -45,5 +46,6 @@ export const STATUS_TEXT = {
   [STATUS_CODE.TooManyRequests]: "Too Many Requests",
   [STATUS_CODE.RequestHeaderFieldsTooLarge]: "Request Header Fields Too Large",
   [STATUS_CODE.InternalServerError]: "Internal Server Error",
+  [STATUS_CODE.NotImplemented]: "Not Implemented",
   [STATUS_CODE.ServiceUnavailable]: "Service Unavailable",
 } as const;

@@ -64,6 +64,7 @@ function common({ model, ignoreEos }: RequestSettings, priority: LoadRequest["pr
 class StreamedAnswer implements AnswerReader {
   readonly #events = new EventStream();
   readonly #texts: string[] = [];
+  #hasTokens = false;
   #promptTokens: number | undefined;
   #outputTokens: number | undefined;
 
@@ -89,7 +90,12 @@ class StreamedAnswer implements AnswerReader {
     const choice = choices?.[0];
     if (choice) {
       const text = textOf(choice);
-      if (text !== "" || isToken(choice)) this.onTokens(1);
+      // An answer that only ends has a token too: its text was left out, or is a part of a letter.
+      const isOnly = Boolean(choice.finish_reason) && !this.#hasTokens;
+      if (text !== "" || isToken(choice) || isOnly) {
+        this.#hasTokens = true;
+        this.onTokens(1);
+      }
       if (text !== "") this.#texts.push(text);
     }
     if (usage) {

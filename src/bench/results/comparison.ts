@@ -17,8 +17,12 @@ export interface ComparedFigure {
   /** Medians over the rounds. */
   readonly a: number;
   readonly b: number;
-  /** The median over the rounds of B / A; null where an A is 0. */
+  /**
+   * The median over the rounds of B / A, which the medians of A and B may not have; null where an A is 0.
+   */
   readonly ratio: number | null;
+  /** The least and the greatest B / A of a round. */
+  readonly ratioRange: readonly [number, number];
 }
 
 export interface ComparisonTable {
@@ -36,7 +40,10 @@ export function compareRuns(
     const ofA = a.map(of), ofB = b.map(of);
     const ratios = ofB.map((value, i) => value / ofA[i]);
     const isComparable = ofA.every((value) => value !== 0);
-    return { name, a: median(ofA), b: median(ofB), ratio: isComparable ? median(ratios) : null };
+    return {
+      ...{ name, a: median(ofA), b: median(ofB), ratio: isComparable ? median(ratios) : null },
+      ratioRange: [Math.min(...ratios), Math.max(...ratios)],
+    };
   });
 }
 
@@ -44,14 +51,21 @@ export function comparisonTable(
   figures: readonly ComparedFigure[],
   numRounds: number,
 ): ComparisonTable {
-  const rows = figures.map(({ name, a, b, ratio }) => [
+  const times = (ratio: number) => `${formatNumber(ratio)}x`;
+  const rows = figures.map(({ name, a, b, ratio, ratioRange: [least, greatest] }) => [
     name,
     formatNumber(a),
     formatNumber(b),
-    ratio === null ? "" : `${formatNumber(ratio)}x`,
+    ratio === null
+      ? ""
+      : numRounds === 1
+      ? times(ratio)
+      : `${times(ratio)} (${times(least)} to ${times(greatest)})`,
   ]);
-  const what = numRounds === 1 ? "one round" : `medians of ${numRounds} rounds`;
-  return { header: [what, "A", "B", "B / A"], rows };
+  const header = numRounds === 1
+    ? ["one round", "A", "B", "B / A"]
+    : [`medians of ${numRounds} rounds`, "A", "B", "B / A in a round"];
+  return { header, rows };
 }
 
 /** A ratio nearer to 1 is no difference. */

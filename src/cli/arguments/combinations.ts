@@ -1,6 +1,12 @@
 /** Values that are fine alone and contradict each other. */
 import { UsageError } from "../../core/errors.ts";
-import { devices, findExecutorKind, fp8Problem, profileDevices } from "../../executor/devices.ts";
+import {
+  devices,
+  findExecutorKind,
+  fp8Problem,
+  profileDevices,
+  ranksProblem,
+} from "../../executor/devices.ts";
 import { backendProblem, memoryProblem, migrationBackends } from "../../kv/transfer/backends.ts";
 import { crossoverProblem } from "../../instance/llumlet/crossover.ts";
 import { disaggregationProblem } from "../../manager/fleet/disaggregation.ts";
@@ -24,6 +30,7 @@ const rules: readonly Rule[] = [
   secrets,
   batchedTokens,
   fp8Problem,
+  ranksProblem,
   profileOptions,
   isolation,
   severalHosts,

@@ -175,7 +175,7 @@ export const roleExtras = {
       "sign the servers' (PEM), which turns TLS on. Only its owner may be able to read the file (mode 600).",
   }),
   "cluster-lease": number({
-    default: 1.5,
+    default: 1,
     min: 0.5,
     max: 60,
     metavar: "SECONDS",

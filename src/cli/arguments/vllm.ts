@@ -119,9 +119,11 @@ export const vllmArguments = {
   "tensor-parallel-size": integer({
     default: 1,
     min: 1,
+    max: 64,
     aliases: ["-tp"],
-    status: later,
-    help: "Tensor parallel ranks of an instance.",
+    help:
+      "Devices of an instance, among which its model is divided: for models that are larger than a device. " +
+      "For --device cuda, and needs NCCL. The number must divide the model's heads.",
   }),
   "max-parallel-loading-workers": integer({
     default: null,

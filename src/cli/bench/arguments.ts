@@ -86,7 +86,7 @@ const serverArguments = {
     metavar: "SERVER",
     help:
       "Two servers, A and B, each as in --serve or as a URL. The same requests go to A and to B " +
-      "in turn; the table shows their figures and ratios.",
+      "in turn; the table shows their figures, and the ratios within a round.",
   }),
   "rounds": integer({
     default: 1,

@@ -1,14 +1,15 @@
 /** `llumnix agent`: starts instances on this host for a manager that may be on another one. */
+import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
-import { logger } from "../../core/log.ts";
+import { type Log, logger } from "../../core/log.ts";
+import type { Handover, RoleStatus } from "../../core/protocol/upgrade.ts";
 import { AgentRole } from "../../roles/agent/agent.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
-import { keepProgram } from "../../roles/old_programs.ts";
+import { type RoleService, runRole } from "../../roles/run_role.ts";
 import { startLogging } from "../../roles/start_logging.ts";
-import { StopSignals } from "../../roles/stop_signals.ts";
-import { ServiceManager } from "../../roles/systemd/service_manager.ts";
+import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { toArgv } from "../to_argv.ts";
 
@@ -20,34 +21,100 @@ const ROLE = "agent";
  * @returns the exit code: 0 after an orderly stop
  * @throws {LlumnixError} what the operator must change
  */
-export async function runAgent(options: RoleOptions): Promise<number> {
-  const logFile = startLogging(options, ROLE);
-  const log = logger(ROLE);
-  exitOnDefects(log);
-  keepProgram();
-  using systemd = new ServiceManager();
-  using signals = new StopSignals();
-  systemd.starting();
-  await using agent = await AgentRole.open({
-    options,
-    managerAddress: managerAddress(options.managerAddress),
-    engineArgv: toArgv(options),
-    bus: openBus({ clusterKey: clusterKey(options) }),
-    log,
-    logFile,
-    initialInstances: 0,
+export function runAgent(options: RoleOptions): Promise<number> {
+  const address = managerAddress(options.managerAddress);
+  return asSuccessor(async (predecessor) => {
+    const logFile = startLogging(options, ROLE, predecessor !== null);
+    const log = logger(ROLE);
+    const exitOnDefect = exitOnDefects(log);
+    return await runRole({
+      service: new AgentService(options, address, log, logFile, predecessor),
+      predecessor,
+      shutdownTimeoutMs: options.shutdownTimeout * 1000,
+      log,
+      exitOnDefect,
+    });
   });
-  const first = signals.first;
-  const joined = agent.join().then(() => null);
-  if (await Promise.race([joined, first]) === null) {
-    systemd.ready(`starting instances on ${agent.host}`);
+}
+
+class AgentService implements RoleService {
+  readonly role = "agent";
+  readonly failed = null;
+  /** Null before the start, and once a successor has the instances. */
+  #agent: AgentRole | null = null;
+
+  /** @param logFile where this process and its instances log in addition to stderr */
+  constructor(
+    private readonly options: RoleOptions,
+    private readonly address: Address,
+    private readonly log: Log,
+    private logFile: string | null,
+    private readonly predecessor: Predecessor | null,
+  ) {}
+
+  async start(): Promise<string> {
+    if (await this.predecessor?.takeOver()) this.logFile = startLogging(this.options, ROLE);
+    const agent = await this.#open();
+    await agent.join();
+    return `starting instances on ${agent.host}`;
   }
-  log.info(`stopping: ${await first}`);
-  systemd.stopping();
-  if (await Promise.race([agent.stop().then(() => true), signals.second.then(() => false)])) {
-    return 0;
+
+  /** The instances give their requests away, or finish them, and end. */
+  async finishRequests(): Promise<void> {
+    await this.#agent?.stop();
   }
-  log.warn("second signal: stopping at once");
-  agent.kill();
-  return 130;
+
+  kill(): void {
+    this.#agent?.kill();
+  }
+
+  /** Clients do not connect to an agent. */
+  sockets(): readonly number[] {
+    return [];
+  }
+
+  async handOver(): Promise<Handover> {
+    startLogging(this.options, ROLE, true); // the successor claims the log file
+    await this.#leave();
+    return { managerAddress: null, numInstances: null };
+  }
+
+  async takeBack(): Promise<void> {
+    this.logFile = startLogging(this.options, ROLE);
+    await (await this.#open()).join();
+  }
+
+  async upgradeStatus(): Promise<RoleStatus> {
+    return await this.#agent?.status() ?? { instances: [], rollout: null };
+  }
+
+  /** No request passes through an agent. */
+  async giveWay(): Promise<void> {}
+
+  noteTakenOver(): void {
+    this.#agent!.replaceAdopted();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#leave();
+  }
+
+  async #leave(): Promise<void> {
+    const agent = this.#agent;
+    this.#agent = null;
+    await agent?.[Symbol.asyncDispose]();
+  }
+
+  async #open(): Promise<AgentRole> {
+    const { options, address, log, logFile } = this;
+    return this.#agent = await AgentRole.open({
+      options,
+      managerAddress: address,
+      engineArgv: toArgv(options),
+      bus: openBus({ clusterKey: clusterKey(options) }),
+      log,
+      logFile,
+      initialInstances: 0,
+    });
+  }
 }

@@ -5,12 +5,13 @@ import { realClock } from "../../core/clock.ts";
 import { LeaderFence } from "../../core/leader_fence.ts";
 import { type Log, logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
-import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
+import type { Handover, RoleStatus } from "../../core/protocol/upgrade.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
+import { proveOperatorTo } from "../../client/operator_proof_to.ts";
 import type { RunningServer } from "../../server/server.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
-import { prepareApiServer, socketsOf } from "../../roles/api_server.ts";
+import { prepareApiServer, type PreparedApiServer, socketsOf } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
 import { adminToken } from "../../roles/admin_token.ts";
@@ -27,6 +28,8 @@ import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts"
 
 /** The name on the lines of its log. */
 const ROLE = "api-server";
+/** Time for a manager that may lead later to take the proof of the admin token. */
+const PROOF_TIMEOUT_MS = 5_000;
 
 /**
  * Serves until it is told to stop.
@@ -57,6 +60,7 @@ export class ApiServerService implements RoleService {
   readonly role = "api-server";
   readonly failed = null;
   readonly #disposables = new AsyncDisposableStack();
+  #prepared: PreparedApiServer | null = null;
   #server: RunningServer | null = null;
   #leader: FoundLeader | null = null;
 
@@ -74,11 +78,19 @@ export class ApiServerService implements RoleService {
     private readonly predecessor: Predecessor | null,
   ) {}
 
+  /**
+   * Reads the tokenizer, so that {@linkcode start} has little left to do.
+   * @throws {ModelError} there is no usable one
+   */
+  async prepare(): Promise<PreparedApiServer> {
+    return this.#prepared ??= await prepareApiServer(this.options, this.model);
+  }
+
   /** Resolves when requests are served, and the instances that it starts have served. */
   async start(): Promise<string> {
     const { options, model, log } = this;
     const bus = openBus({ clusterKey: clusterKey(options) });
-    const api = await prepareApiServer(options, model);
+    const api = await this.prepare();
     const client = await this.#connect(bus, this.address, options, log);
     this.#disposables.defer(() => client.close());
     if (await this.predecessor?.takeOver()) this.logFile = startLogging(options, ROLE);
@@ -104,10 +116,23 @@ export class ApiServerService implements RoleService {
       place,
       fence,
       log,
-      onMove: (to) => client?.switchManager(to),
+      onMove: (to) => {
+        contacts.meet(to);
+        client?.switchManager(to);
+      },
     });
     this.#leader = this.#disposables.use(leader);
-    client = await connect(bus, () => leader.address, options, log, fence);
+    const token = adminToken(options);
+    const contacts = leader.contacts({
+      bus,
+      call: (manager, call) => manager.call("ping", { data: null }, call),
+      onOpen: (manager) => {
+        // If it fails, the first call of an operator says why.
+        if (token) proveOperatorTo(manager, token, PROOF_TIMEOUT_MS).catch(() => {});
+      },
+    });
+    this.#disposables.defer(() => contacts.close());
+    client = await connect(contacts.bus, () => leader.address, options, log, fence);
     client.switchManager(leader.address); // another one may have become the leader meanwhile
     return client;
   }
@@ -133,7 +158,7 @@ export class ApiServerService implements RoleService {
     return Promise.resolve();
   }
 
-  upgradeStatus(): Pick<UpgradeStatus, "instances" | "rollout"> {
+  upgradeStatus(): RoleStatus {
     return { instances: [], rollout: null };
   }
 

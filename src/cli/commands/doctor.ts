@@ -3,12 +3,10 @@ import { blockBytes } from "../../kv/layout.ts";
 import { resolveModel } from "../../model/resolve.ts";
 import { engineDefaults } from "../arguments/tables.ts";
 import type { DoctorOptions } from "../doctor/arguments.ts";
-import { examine, type ModelCost, type Step } from "../doctor/examine.ts";
+import { announced } from "../doctor/announced.ts";
+import { examine, type ModelCost } from "../doctor/examine.ts";
 import { thisHost } from "../doctor/host.ts";
 import { reportText } from "../doctor/text.ts";
-
-/** A step that takes longer is announced on stderr. */
-const SILENT_MS = 1_000;
 
 /**
  * Examines this host and prints the report.
@@ -34,12 +32,3 @@ function modelCost(options: DoctorOptions): ModelCost {
     prefillTokensPerSecond: options.prefillTokensPerSecond,
   };
 }
-
-const announced: Step = async (name, run) => {
-  const timer = setTimeout(() => console.error(`llumnix doctor: ${name} ...`), SILENT_MS);
-  try {
-    return await run();
-  } finally {
-    clearTimeout(timer);
-  }
-};

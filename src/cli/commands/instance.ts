@@ -6,7 +6,12 @@ import {
   type EngineWorker,
   loadThreadedExecutor,
 } from "../../executor/thread/threaded_executor.ts";
-import { checkHost, checkHostName, checkInstanceId } from "../../instance/instance_socket.ts";
+import {
+  checkHostName,
+  checkHostOf,
+  checkInstanceId,
+  checkOwnAddress,
+} from "../../instance/instance_socket.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
@@ -21,6 +26,7 @@ import { ServiceManager } from "../../roles/systemd/service_manager.ts";
  * @param worker one for its engine that has started already
  * @returns the exit code
  * @throws {UsageError} the manager's address, the host or the instance's id cannot be one
+ * @throws {UnavailableError} this host does not have the address of `--host`
  */
 export async function runInstance(
   options: InstanceOptions,
@@ -29,7 +35,11 @@ export async function runInstance(
   const { host, hostName, hostShare, startedBy } = options;
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
-  if (host !== null) checkHost(host);
+  const manager = managerAddress(options.managerAddress);
+  if (host !== null) {
+    checkHostOf(manager, host);
+    checkOwnAddress(host);
+  }
   if (hostName !== null) checkHostName(hostName);
   startLogging(options, instanceId, startedBy !== "hand");
   const log = logger("instance");
@@ -43,7 +53,7 @@ export async function runInstance(
     clusterKey: key,
     migration: options,
     instanceId,
-    managerAddress: managerAddress(options.managerAddress),
+    managerAddress: manager,
     cluster: options,
     host: host ?? undefined,
     hostName: hostName ?? undefined,

@@ -3,9 +3,11 @@ import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import type { Audience } from "../../cluster/leadership/audience.ts";
 import type { ElectionChange } from "../../cluster/leadership/election.ts";
+import { realClock, sleep } from "../../core/clock.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import { type Log, logger } from "../../core/log.ts";
-import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
+import type { Leadership } from "../../core/protocol/leadership.ts";
+import type { Handover, RoleStatus, TakeOver } from "../../core/protocol/upgrade.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
@@ -34,6 +36,9 @@ import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts"
 /** The name on the lines of its log. */
 const ROLE = "manager";
 const HOST_NAME = Deno.hostname();
+/** Time for the successor of a leader to lead. */
+const LEAD_WAIT_MS = 10_000;
+const POLL_MS = 50;
 
 /**
  * Runs until it is told to stop, which stops its instances.
@@ -63,16 +68,27 @@ export class ManagerService implements RoleService {
   #place: ManagerPlace | null = null;
   #role: ManagerRole | null = null;
   #candidacy: Candidacy | null = null;
+  /** It leads, and has the instances. */
+  #isLeading = false;
+  /** It gives up its place, and must not lead again. */
+  #isLeaving = false;
   readonly #audience: Audience;
+  /** One after the other: a manager may lead again before it has given its instances away. Never rejects. */
+  #roleChanges: Promise<void> = Promise.resolve();
   readonly #processId = `${HOST_NAME}-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`;
 
-  /** @param logFile where this process and its instances log in addition to stderr */
+  /**
+   * @param logFile where this process and its instances log in addition to stderr
+   * @param predecessor whose place it takes, once that one has given it up; null: nobody's
+   * @param isSuccessor it takes the place of another manager of this host
+   */
   constructor(
     private readonly options: RoleOptions,
     private readonly address: Address,
     private readonly log: Log,
     private logFile: string | null,
     private readonly predecessor: Predecessor | null,
+    private readonly isSuccessor = predecessor !== null,
   ) {
     this.#audience = audienceOf(options);
   }
@@ -92,10 +108,10 @@ export class ManagerService implements RoleService {
   }
 
   async start(): Promise<string> {
+    const handover = await this.predecessor?.takeOver(this.#processId);
+    if (handover !== undefined) this.logFile = startLogging(this.options, ROLE);
     const place = clusterPlace(this.options);
     if (place !== null) return await this.#standForElection(place);
-    const handover = await this.predecessor?.takeOver();
-    if (handover !== undefined) this.logFile = startLogging(this.options, ROLE);
     await this.#startManager(handover?.numInstances ?? undefined);
     return `managing instances at ${this.address}`;
   }
@@ -114,25 +130,50 @@ export class ManagerService implements RoleService {
     return [];
   }
 
-  async handOver(): Promise<Handover> {
-    if (this.#candidacy !== null) {
-      throw new UnavailableError(
-        "a manager with --cluster is not upgraded in place: start one of the new version, then stop this one",
-      );
-    }
+  async handOver({ candidate }: TakeOver): Promise<Handover> {
     startLogging(this.options, ROLE, true); // the successor claims the log file
-    const numInstances = this.#role!.manager.numWanted;
-    await this.#role!.handOver();
-    this.#place!.leave();
-    return { managerAddress: this.address, numInstances };
+    return await this.leave(candidate);
   }
 
   async takeBack(): Promise<void> {
     this.logFile = startLogging(this.options, ROLE);
-    await this.#startManager(this.#role!.manager.numWanted);
+    await this.comeBack();
   }
 
-  upgradeStatus(): Pick<UpgradeStatus, "instances" | "rollout"> {
+  /**
+   * Gives the place to another process of this host. Of a cluster's managers the next one leads at once: a
+   * follower, or, if this one has started instances, the other process, which replaces them.
+   * @param candidate the other process, as a candidate for the leadership
+   * @throws {UnavailableError} the lease store does not answer: nobody could lead before it does
+   */
+  async leave(candidate?: string): Promise<Handover> {
+    const { storeProblem = null } = this.#candidacy?.candidate ?? {};
+    if (storeProblem !== null) {
+      throw new UnavailableError(
+        `the lease store does not answer, and without it no manager can take over from this one: try again ` +
+          `when it does (${storeProblem.message})`,
+      );
+    }
+    const numInstances = this.#candidacy === null ? this.#role!.manager.numWanted : null;
+    const heir = this.#hasAgents ? undefined : candidate;
+    this.#isLeaving = true;
+    this.#isLeading = false;
+    await this.#roleChanges;
+    await this.#role!.handOver(() => this.#resign(heir));
+    this.#place!.leave();
+    return { managerAddress: this.address, numInstances };
+  }
+
+  /** Takes the place again, after the other process has failed; nothing to do if this one has not left. */
+  async comeBack(): Promise<void> {
+    if (!this.#isLeaving) return;
+    this.#isLeaving = false;
+    const place = clusterPlace(this.options);
+    if (place !== null) await this.#standForElection(place);
+    else await this.#startManager(this.#role!.manager.numWanted);
+  }
+
+  upgradeStatus(): RoleStatus {
     return this.#role?.upgradeStatus() ?? { instances: [], rollout: null };
   }
 
@@ -140,18 +181,42 @@ export class ManagerService implements RoleService {
   async giveWay(): Promise<void> {}
 
   noteTakenOver(): void {
-    this.#role?.replaceTakenOver();
+    this.#replaceTakenOver();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#candidacy?.[Symbol.asyncDispose](); // before its instances go, which another one takes over
+    if (this.#isLeaving) return; // another process has all of it
+    this.#isLeaving = true;
+    await this.#roleChanges;
     if (this.#leavesInstances) {
-      await this.#role?.handOver();
+      await this.#role?.handOver(() => this.#resign());
       await this.#place?.release();
       return;
     }
+    await this.#resign(); // before its instances go, which another one takes over
     await this.#role?.[Symbol.asyncDispose]();
     if (this.#role?.isHandedOver !== true) await this.#place?.release();
+  }
+
+  /** Of a cluster's managers only the one that leads replaces instances. */
+  async #replaceTakenOver(): Promise<void> {
+    const untilMs = realClock.nowMs() + LEAD_WAIT_MS;
+    while (this.#mayLeadSoon() && realClock.nowMs() < untilMs) await sleep(realClock, POLL_MS);
+    this.#role?.replaceTakenOver();
+  }
+
+  /** It is about to lead, or leads and waits for the instances to join. */
+  #mayLeadSoon(): boolean {
+    if (this.#candidacy === null || this.#hasAgents || this.#isLeading) return false;
+    const leader = this.#candidacy.candidate.record?.leader ?? "";
+    return leader === "" || leader === this.#processId;
+  }
+
+  /** @param heir who leads next; default: any follower */
+  async #resign(heir?: string): Promise<void> {
+    const candidacy = this.#candidacy;
+    this.#candidacy = null;
+    await candidacy?.resign(heir);
   }
 
   /** Listens before it stands: followers take a refused connection for the end of a leader. */
@@ -167,31 +232,38 @@ export class ManagerService implements RoleService {
       heard: () => this.#audience.size,
       settings: await servedSettings(this.options) ?? undefined,
       onStranger: (reason) => this.#failure.resolve(reason),
-      onChange: (change) => void this.#changeRole(change),
+      onChange: (change) => {
+        this.#roleChanges = this.#roleChanges.then(() => this.#changeRole(change));
+      },
     });
     return `standing for election in ${place.cluster}, at ${this.address}`;
   }
 
   async #changeRole(change: ElectionChange): Promise<void> {
+    if (this.#isLeaving) return;
+    if (change.type === "leads") return this.#beginLeading(change.leadership);
+    this.#isLeading = false;
     try {
-      if (change.type === "leads") {
-        const { epoch } = change.leadership;
-        this.log.info(`leading in epoch ${epoch}, at ${this.address}`);
-        // The instances of the leader before join first.
-        const wasLed = epoch > 1;
-        await this.#role!.startInstances(
-          wasLed ? { ...this.#place!, wasAbandoned: true, survivors: null } : undefined,
-        );
-        return;
-      }
       this.log.warn(`leading no more: ${change.reason}`);
       // The instances go to the leader; this manager starts anew, and follows.
       await this.#role!.handOver();
-      this.#role = await this.#listen();
+      if (!this.#isLeaving) this.#role = await this.#listen();
     } catch (error) {
-      if (this.#candidacy?.candidate.leadership == null && change.type === "leads") return;
       this.#failure.resolve((error as Error).message);
     }
+  }
+
+  #beginLeading({ epoch }: Leadership): void {
+    const leads = () => this.#candidacy?.candidate.leadership?.epoch === epoch;
+    if (this.#candidacy !== null && !leads()) return; // it was over before its turn came
+    this.log.info(`leading in epoch ${epoch}, at ${this.address}`);
+    // The instances of the leader before join first.
+    const wasLed = epoch > 1;
+    const place = wasLed ? { ...this.#place!, wasAbandoned: true, survivors: null } : undefined;
+    // Not awaited: instances may take long to start, and this manager may have to follow meanwhile.
+    this.#role!.startInstances(place).then(() => this.#isLeading = leads(), (error) => {
+      if (leads()) this.#failure.resolve((error as Error).message);
+    });
   }
 
   async #startManager(numInstances: number | undefined): Promise<void> {
@@ -213,6 +285,7 @@ export class ManagerService implements RoleService {
         cluster: options.cluster
           ? {
             processId: this.#processId,
+            hostName: options.hostName ?? undefined,
             leadership: () => this.#candidacy?.candidate.leadership ?? null,
             status: () => leadershipStatus(this.#candidacy?.candidate ?? null),
             onSuperseded: (known) => this.#candidacy?.candidate.learn(known),
@@ -223,7 +296,7 @@ export class ManagerService implements RoleService {
         orphanTimeoutMs: options.orphanTimeout * 1000,
         log,
         logFile,
-        isSuccessor: this.predecessor !== null || this.#role !== null,
+        isSuccessor: this.isSuccessor || this.#role !== null,
         onEvent: ({ type }) => {
           if (type !== "given_up") return;
           this.#failure.resolve("no instance serves, and none can start");

@@ -5,7 +5,7 @@ import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger } from "../../core/log.ts";
 import type { InstanceRegistration } from "../../core/protocol/membership.ts";
-import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
+import type { Handover, RoleStatus } from "../../core/protocol/upgrade.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import {
   makeRuntimeDirectory,
@@ -173,7 +173,7 @@ class Service implements RoleService {
     await role.startInstances(this.#place, numWanted);
   }
 
-  upgradeStatus(): Pick<UpgradeStatus, "instances" | "rollout"> {
+  upgradeStatus(): RoleStatus {
     return this.#role?.upgradeStatus() ?? { instances: [], rollout: null };
   }
 

@@ -3,9 +3,9 @@ import { dirname } from "node:path";
 import { parseAddress } from "../../bus/address.ts";
 import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
-import { UnavailableError, UsageError } from "../../core/errors.ts";
+import { UsageError } from "../../core/errors.ts";
 import { type Log, logger } from "../../core/log.ts";
-import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
+import type { Handover, RoleStatus } from "../../core/protocol/upgrade.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
 import { AgentRole } from "../../roles/agent/agent.ts";
 import { hostName } from "../../roles/agent/host_facts.ts";
@@ -17,6 +17,7 @@ import { type RoleService, runRole } from "../../roles/run_role.ts";
 import { findModel } from "../../roles/served_model.ts";
 import { startLogging } from "../../roles/start_logging.ts";
 import { passedSockets } from "../../roles/systemd/passed_sockets.ts";
+import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts";
 import type { RoleOptions, ServeOptions } from "../arguments/tables.ts";
 import { toArgv } from "../to_argv.ts";
 import { ApiServerService } from "./api_server.ts";
@@ -30,24 +31,27 @@ const ROLE = "server";
  * @returns the exit code: 0 after an orderly stop
  * @throws {LlumnixError} what the operator must change, before anything serves
  */
-export async function runServeCluster(options: ServeOptions): Promise<number> {
+export function runServeCluster(options: ServeOptions): Promise<number> {
   if (options.disableInitInstanceByManager) {
     throw new UsageError(
       "--disable-init-instance-by-manager is for API servers that run apart: with --cluster the manager " +
         "that leads has the instances started, by the `serve` of each host",
     );
   }
-  const logFile = startLogging(options, ROLE);
-  const log = logger("serve");
-  const exitOnDefect = exitOnDefects(log);
-  const model = await findModel(options);
-  for (const warning of model.warnings) log.warn(warning);
-  return await runRole({
-    service: new Service(options, model, log, logFile, passedSockets()),
-    predecessor: null,
-    shutdownTimeoutMs: options.shutdownTimeout * 1000,
-    log,
-    exitOnDefect,
+  return asSuccessor(async (predecessor) => {
+    const sockets = predecessor?.sockets ?? passedSockets();
+    const logFile = startLogging(options, ROLE, predecessor !== null);
+    const log = logger("serve");
+    const exitOnDefect = exitOnDefects(log);
+    const model = await findModel(options);
+    for (const warning of model.warnings) log.warn(warning);
+    return await runRole({
+      service: new Service(options, model, log, logFile, sockets, predecessor),
+      predecessor,
+      shutdownTimeoutMs: options.shutdownTimeout * 1000,
+      log,
+      exitOnDefect,
+    });
   });
 }
 
@@ -55,6 +59,7 @@ export async function runServeCluster(options: ServeOptions): Promise<number> {
 class Service implements RoleService {
   readonly role = "serve";
   readonly #failure = Promise.withResolvers<string>();
+  /** Null before it starts, and once a successor has the instances. */
   #agent: AgentRole | null = null;
   #manager: ManagerService | null = null;
   #api: ApiServerService | null = null;
@@ -65,8 +70,9 @@ class Service implements RoleService {
     private readonly options: ServeOptions,
     private readonly model: FoundModel,
     private readonly log: Log,
-    private readonly logFile: string | null,
+    private logFile: string | null,
     private readonly givenSockets: readonly number[],
+    private readonly predecessor: Predecessor | null,
   ) {}
 
   get failed(): Promise<string> {
@@ -75,33 +81,25 @@ class Service implements RoleService {
 
   /** The agent joins last: a port in use, or a wrong certificate, is told before anything is loaded. */
   async start(): Promise<string> {
-    const { log, logFile, model } = this;
-    const host = hostName(this.options.hostName);
-    const address = await this.#address(host);
-    const options: RoleOptions = {
-      ...this.options,
-      hostName: host,
-      managerAddress: address,
-      metricsPort: null, // the API server has them
-      metricsHost: "localhost",
-    };
-    const agent = this.#agent = await AgentRole.open({
-      options,
-      managerAddress: address,
-      engineArgv: toArgv(options),
-      bus: openBus({ clusterKey: clusterKey(options) }),
-      log,
-      logFile,
-      initialInstances: options.initialInstances,
-    });
+    const { log, model, givenSockets } = this;
+    const options = await this.#roleOptions();
+    const address = options.managerAddress!;
+    const api = this.#api = new ApiServerService(
+      ...[options, model, address, log, this.logFile, givenSockets, null] as const,
+    );
+    await api.prepare();
+    const handover = await this.predecessor?.takeOver();
+    if (handover !== undefined) this.logFile = startLogging(this.options, ROLE);
+    await this.#openAgent(options);
     const ofManager = { ...options, initialInstances: 0, disableFixedNodeInitInstance: true };
-    const manager = this.#manager = new ManagerService(ofManager, address, log, logFile, null);
+    const isSuccessor = handover !== undefined;
+    const manager = this.#manager = new ManagerService(
+      ...[ofManager, address, log, this.logFile, null, isSuccessor] as const,
+    );
     manager.failed.then((reason) => this.#failure.resolve(reason));
     log.info(await manager.start());
-    const { givenSockets } = this;
-    this.#api = new ApiServerService(options, model, address, log, logFile, givenSockets, null);
-    const status = await this.#api.start();
-    await agent.join();
+    const status = await api.start();
+    await this.#agent!.join();
     return status;
   }
 
@@ -119,31 +117,71 @@ class Service implements RoleService {
     return this.#api?.sockets() ?? [];
   }
 
-  handOver(): Promise<Handover> {
-    return Promise.reject(
-      new UnavailableError(
-        "`serve --cluster` is not upgraded in place: stop it and start the new version, one host after " +
-          "the other",
-      ),
-    );
+  /** Clients of this process are served here to the end; the successor has the instances and the manager. */
+  async handOver(): Promise<Handover> {
+    startLogging(this.options, ROLE, true); // the successor claims the log file
+    const handover = await this.#manager!.leave();
+    await this.#leaveInstances();
+    return handover;
   }
 
-  async takeBack(): Promise<void> {}
-
-  upgradeStatus(): Pick<UpgradeStatus, "instances" | "rollout"> {
-    return this.#manager?.upgradeStatus() ?? { instances: [], rollout: null };
+  async takeBack(): Promise<void> {
+    this.logFile = startLogging(this.options, ROLE);
+    await this.#manager!.comeBack();
+    if (this.#agent !== null) return;
+    await this.#openAgent(await this.#roleOptions());
+    await this.#agent!.join();
   }
 
-  async giveWay(): Promise<void> {}
+  async upgradeStatus(): Promise<RoleStatus> {
+    return await this.#agent?.status() ?? { instances: [], rollout: null };
+  }
 
-  noteTakenOver(): void {}
+  async giveWay(): Promise<void> {
+    await this.#api!.giveWay();
+  }
+
+  noteTakenOver(): void {
+    this.#agent!.replaceAdopted();
+  }
 
   /** The manager goes last: until then it may lead, and look after the instances that leave. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#api?.[Symbol.asyncDispose]();
-    await this.#agent?.[Symbol.asyncDispose]();
+    await this.#leaveInstances();
     await this.#manager?.[Symbol.asyncDispose]();
     if (this.#directory !== null) removeEmptyDirectory(this.#directory);
+  }
+
+  async #openAgent(options: RoleOptions): Promise<void> {
+    const { log, logFile } = this;
+    this.#agent = await AgentRole.open({
+      options,
+      managerAddress: options.managerAddress!,
+      engineArgv: toArgv(options),
+      bus: openBus({ clusterKey: clusterKey(options) }),
+      log,
+      logFile,
+      initialInstances: options.initialInstances,
+    });
+  }
+
+  /** The next agent of this host finds them. */
+  async #leaveInstances(): Promise<void> {
+    const agent = this.#agent;
+    this.#agent = null;
+    await agent?.[Symbol.asyncDispose]();
+  }
+
+  async #roleOptions(): Promise<RoleOptions> {
+    const host = hostName(this.options.hostName);
+    return {
+      ...this.options,
+      hostName: host,
+      managerAddress: await this.#address(host),
+      metricsPort: null, // the API server has them
+      metricsHost: "localhost",
+    };
   }
 
   async #address(host: string): Promise<Address> {

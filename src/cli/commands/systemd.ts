@@ -33,10 +33,19 @@ const groupsOf: Readonly<Record<UnitRole, readonly Group[]>> = {
   instance: instanceGroups,
 };
 
+/** Options with files that only their owner may be able to read, and the variables in place of them. */
+const ownersFiles: Readonly<Record<string, string>> = {
+  "cluster-key-file": "LLUMNIX_CLUSTER_KEY",
+  "cluster-credentials": "LLUMNIX_CLUSTER_USER, LLUMNIX_CLUSTER_PASSWORD, ...",
+};
+
 const emptyEnvironment = [
   "# Environment of the service, read at its start. Only its owner may read this file.",
   "#LLUMNIX_ADMIN_TOKEN=",
   "#VLLM_API_KEY=",
+  "#LLUMNIX_CLUSTER_KEY=",
+  "#LLUMNIX_CLUSTER_USER=",
+  "#LLUMNIX_CLUSTER_PASSWORD=",
   "",
 ].join("\n");
 
@@ -50,7 +59,7 @@ export async function runSystemd(
   words: readonly string[],
 ): Promise<number> {
   checkName(name);
-  const { role, argv } = checkedCommand(words);
+  const { role, argv } = checkedCommand(words, user);
   const place = await placeOf(role, argv);
   if (place === null) return 0; // --print-config
   const { port, hasAgent } = place;
@@ -70,7 +79,7 @@ export async function runSystemd(
     watchdogSeconds: watchdog,
     needsLowPort: port !== null && port > 0 && port < FIRST_FREE_PORT,
   });
-  if (write) writeFiles(text, role === "instance" || hasAgent, user, name);
+  if (write) writeFiles(text, role === "instance", user, name);
   else console.log(text.trimEnd());
   return 0;
 }
@@ -107,9 +116,14 @@ function checkName(name: string): void {
   );
 }
 
-/** @throws {UsageError} no such role, a secret, or a path that depends on the working directory */
+/**
+ * @param user see {@linkcode SystemdOptions}
+ * @throws {UsageError} no such role, a secret, a file that the service cannot read, or a path that depends on
+ *   the working directory
+ */
 function checkedCommand(
   words: readonly string[],
+  user: boolean,
 ): { readonly role: UnitRole; readonly argv: readonly string[] } {
   const isDefault = words.length === 0 || words[0].startsWith("-");
   const role = isDefault ? "serve" : words[0];
@@ -122,6 +136,12 @@ function checkedCommand(
   const index = new ArgumentIndex(groupsOf[role as UnitRole]);
   for (const given of readCommandLine(argv, index).keys()) {
     const { argument } = index.entries.find((entry) => entry.name === given)!;
+    if (!user && Object.hasOwn(ownersFiles, given)) {
+      throw new UsageError(
+        `--${given}: the service runs as a user of its own, who cannot read a file that is readable by its ` +
+          `owner alone: set ${ownersFiles[given]} in the environment file instead`,
+      );
+    }
     if (!argument.isSecret) continue;
     throw new UsageError(
       `--${given} would be in the unit, which all users can read: set ${argument.environment} in the ` +

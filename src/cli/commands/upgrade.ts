@@ -23,8 +23,8 @@ const POLL_MS = 200;
 /** Time without progress after which the replacement of instances is not waited for. */
 const STALL_MS = 300_000;
 
-/** An API server finds a new manager at once; a manager looks for nobody. */
-const order: readonly UpgradeRole[] = ["manager", "serve", "api-server"];
+/** Agents and API servers find a new manager at once; a manager looks for nobody. */
+const order: readonly UpgradeRole[] = ["manager", "serve", "agent", "api-server"];
 
 /** A process that serves, and the connection to it. */
 interface Target {

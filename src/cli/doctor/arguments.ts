@@ -7,7 +7,9 @@ import {
   flag,
   number,
   type OptionsOf,
+  text,
 } from "../arguments/argument.ts";
+import { roleExtras } from "../arguments/program.ts";
 import type { Group } from "../arguments/tables.ts";
 import { vllmArguments } from "../arguments/vllm.ts";
 
@@ -32,8 +34,21 @@ const doctorArguments = {
     above: 0,
     max: 1e9,
     help: "Prompt tokens that an instance computes in a second. With it the report says for each " +
-      "path whether moving a request or recomputing it is faster.",
+      "path whether moving a request or recomputing it is faster. With --cluster the default is what " +
+      "the instances have measured.",
   }),
+  "cluster": text({
+    section: null,
+    default: null,
+    metavar: "URL",
+    help: "Examine a service of several hosts in place of this host, by the lease store that its " +
+      "processes were given: whether the store can be used, who leads, whether each address can be " +
+      "reached from here, clocks, versions, and the speed of the paths between hosts. The hosts' agents " +
+      "measure the paths, one at a time, 0.3 s each. Exit code 1: something has to be put right.",
+  }),
+  "cluster-credentials": roleExtras["cluster-credentials"],
+  "cluster-key-file": roleExtras["cluster-key-file"],
+  "cluster-insecure": roleExtras["cluster-insecure"],
 } satisfies ArgumentTable;
 
 export type DoctorOptions = OptionsOf<typeof doctorArguments>;

@@ -47,7 +47,8 @@ export function reportText(report: DoctorReport): string {
   return sections.join("\n\n");
 }
 
-function section(title: string, lines: readonly string[]): string {
+/** A title, and its lines indented. */
+export function section(title: string, lines: readonly string[]): string {
   return [title, ...lines.map((line) => `  ${line}`)].join("\n");
 }
 

@@ -5,7 +5,7 @@
 import type { UpgradeRole } from "../../core/protocol/upgrade.ts";
 
 /** What a unit can run. */
-export type UnitRole = UpgradeRole | "instance" | "agent";
+export type UnitRole = UpgradeRole | "instance";
 
 /** The first line of units that this program wrote. */
 export const MARK = "# Written by `llumnix systemd`";
@@ -76,18 +76,12 @@ const descriptions: Readonly<Record<UnitRole, string>> = {
 };
 
 /** How another executable takes over, and when systemd starts the service again. */
-function upgradeLines({ role, hasAgent }: UnitOptions): string[] {
+function upgradeLines({ role }: UnitOptions): string[] {
   if (role === "instance") {
     return [
       "# After the executable was replaced, a restart gives the requests away or finishes them. An instance",
       "# also ends when its manager stops; it then starts again and waits for the next one.",
       "Restart=always",
-    ];
-  }
-  if (hasAgent) {
-    return [
-      "# A restart ends the instances of this host in order, and the manager has them started again.",
-      "Restart=on-failure",
     ];
   }
   return [

@@ -15,7 +15,7 @@ const upgradeArguments = {
     default: null,
     min: 1,
     defaultText: "all processes of this user",
-    help: "Upgrade only this process: an API server, a manager, or `llumnix serve`.",
+    help: "Upgrade only this process: an API server, a manager, an agent, or `llumnix serve`.",
   }),
   "list": flag({
     section: null,

@@ -24,6 +24,10 @@ const notes = [
   "socket and the instances, and the old process ends once its requests have finished. The " +
   "manager then replaces its instances one after the other, while their requests move to others " +
   "(with --enable-migration) or finish.",
+  "Over several hosts (--cluster, or agents) run the command on one host after the other. Each host's agent " +
+  "has its instances replaced by the manager that leads, one instance of the whole service at a time. A " +
+  "manager that leads gives the leadership to another one at once. Hosts of both versions serve together " +
+  "meanwhile, if they speak the same version of the protocol.",
   "If the new executable does not start, refuses the arguments or speaks another version of the " +
   "protocol, the old process serves on, and this command says why.",
   "SIGUSR2 to a process does the same with the file that it was started from.",

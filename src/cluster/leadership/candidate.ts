@@ -4,17 +4,20 @@ import type { Leadership } from "../../core/protocol/leadership.ts";
 import type { LeaseStore, StoreEntry } from "../store/lease_store.ts";
 import { StoreView } from "../store/store_view.ts";
 import { Election, type ElectionChange } from "./election.ts";
-import { Hearing } from "./hearing.ts";
+import { Hearing, hearingPeriodMs } from "./hearing.ts";
 import { LeaderGuard, type LeaderGuardConfig } from "./leader_guard.ts";
 import { LEADER_KEY, type LeaderRecord } from "./leader_record.ts";
 
-/** Takeover takes little over a lease: 1.1 to 1.4 s were measured on etcd and JetStream. */
-export const DEFAULT_LEASE_MS = 1_500;
-/** Reads beside the watch, and looks at what is due, in a lease. */
+/** Takeover takes little over a lease. */
+export const DEFAULT_LEASE_MS = 1_000;
+/** A call of the store may take such a part of a lease, so that a beat that fails can be repeated in time. */
+export const CALLS_PER_LEASE = 2;
+/** Reads beside the watch, in a lease. */
 export const READS_PER_LEASE = 5;
+/** Looks at what is due, in a lease, beyond those at the moment when something is. */
 const TICKS_PER_LEASE = 15;
-/** However long the lease is: a process that is just ending may accept one more connection. */
-const MAX_GUARD_RETRY_MS = 300;
+/** However long the lease is. */
+const MAX_GUARD_CONNECT_MS = 2_000, MAX_GUARD_RETRY_MS = 300;
 
 export interface CandidateConfig {
   readonly store: LeaseStore;
@@ -53,6 +56,8 @@ export class Candidate {
   #problem: Error | null = null;
   /** Why the record cannot be read. */
   #unreadable: Error | null = null;
+  /** Why the latest write failed, until the store takes one: it may answer reads, and have no room left. */
+  #unwritable: Error | null = null;
   #cancelTick: () => void = () => {};
   #isClosing = false;
   #isClosed = false;
@@ -80,13 +85,15 @@ export class Candidate {
     this.#guard = new LeaderGuard({
       bus: config.bus,
       clock,
+      connectMs: Math.min(leaseMs, MAX_GUARD_CONNECT_MS),
       retryMs: Math.min(leaseMs / READS_PER_LEASE, MAX_GUARD_RETRY_MS),
       onEnded: (leader) => this.#leaderEnded(leader),
       settings: config.settings,
       onStranger: config.onStranger,
     });
     const { heard } = config;
-    this.#hearing = heard ? new Hearing({ store, clock, id, address, leaseMs, heard }) : null;
+    const periodMs = hearingPeriodMs(leaseMs);
+    this.#hearing = heard ? new Hearing({ store, clock, id, address, periodMs, heard }) : null;
     this.#tick();
   }
 
@@ -120,11 +127,12 @@ export class Candidate {
   /**
    * Stands no more. A leader resigns first, so that another one takes over at once, if the store takes the
    * resignation within a third of a lease.
+   * @param heir who takes over; default: any follower
    */
-  async close(): Promise<void> {
+  async close(heir?: string): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;
-    this.#election.resign("it stops", undefined, false);
+    this.#election.resign("it stops", heir, false);
     if (this.#election.isResigning) {
       const cancel = this.#config.clock.after(this.#leaseMs / 3, () => this.#resigned.resolve());
       this.#act();
@@ -147,7 +155,7 @@ export class Candidate {
     try {
       this.#election.observe(entry, this.#config.clock.nowMs());
       if (this.#unreadable !== null) this.#view.refresh();
-      this.#unreadable = null;
+      this.#unreadable = this.#unwritable = null;
     } catch (error) {
       this.#unreadable = error as Error;
       return;
@@ -158,7 +166,7 @@ export class Candidate {
 
   #answered(sentMs: number): void {
     if (this.#unreadable !== null) return this.#away(this.#unreadable);
-    this.#note(null);
+    this.#note(this.#unwritable);
     this.#election.answered(sentMs, this.#config.clock.nowMs());
     this.#act();
   }
@@ -181,12 +189,14 @@ export class Candidate {
   }
 
   #tick(): void {
-    this.#cancelTick = this.#config.clock.after(
-      this.#leaseMs / TICKS_PER_LEASE,
-      () => this.#tick(),
-    );
+    const { clock } = this.#config;
+    const usualMs = this.#leaseMs / TICKS_PER_LEASE;
+    const dueInMs = this.#election.dueMs - clock.nowMs();
+    // What is due already waits for something else, which acts when it comes.
+    const pauseMs = dueInMs > 0 ? Math.min(usualMs, Math.ceil(dueInMs)) : usualMs;
+    this.#cancelTick = clock.after(pauseMs, () => this.#tick());
     if (this.leadership !== null) this.#giveWay();
-    else if (this.#election.isSilenceDue(this.#config.clock.nowMs())) this.#view.refreshIfIdle();
+    else if (this.#election.needsProof(clock.nowMs())) this.#view.refreshIfIdle();
     this.#act();
   }
 
@@ -207,13 +217,14 @@ export class Candidate {
     try {
       const revision = await store.set(LEADER_KEY, value, expected);
       if (this.#isClosed) return;
+      this.#unwritable = null;
       if (revision !== null) this.#election.written(revision, clock.nowMs());
       else this.#election.conflicted(clock.nowMs());
       if (revision === null) this.#view.refresh();
       else this.#noteRecord();
     } catch (error) {
       if (this.#isClosed) return;
-      this.#note(error as Error);
+      this.#note(this.#unwritable = error as Error);
       this.#election.failed(clock.nowMs());
       this.#view.refresh();
     }

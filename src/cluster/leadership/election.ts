@@ -2,10 +2,15 @@ import { type Leadership, supersedes } from "../../core/protocol/leadership.ts";
 import type { Revision, StoreEntry } from "../store/lease_store.ts";
 import { type LeaderRecord, readLeaderRecord, writeLeaderRecord } from "./leader_record.ts";
 
-/** A leader beats this often in a lease, so that one lost beat costs nobody the leadership. */
-const BEATS_PER_LEASE = 3;
+/** A leader beats this often in a lease, so that a beat or two that are late cost nobody the leadership. */
+const BEATS_PER_LEASE = 5;
 /** A read that takes up to this part of a lease is not slow: 150 ms by default, for stores in another place. */
-const USUAL_PART = 1 / 10;
+const USUAL_PART = 3 / 20;
+/**
+ * A read has to prove this part of the silence before a takeover. The takeover proves the rest: its
+ * compare-and-set fails if the leader has beaten since.
+ */
+const PROVEN_PART = 3 / 5;
 /** Pause after a write that failed, as a part of the lease. */
 const RETRY_PART = 1 / 15;
 /** Writes without an answer that are remembered. An own record of an older one counts as given up. */
@@ -65,7 +70,7 @@ export class Election {
   #readFromMs = -Infinity;
   /** Since when the record has not changed, without the time in which the store was away; null: not counted. */
   #silentSinceMs: number | null = null;
-  /** The silence that the reads up to now prove. */
+  /** The silence that the latest read proves. */
   #silenceMs = 0;
   /** The newest leadership this candidate has heard of. */
   #known: Leadership | null = null;
@@ -135,18 +140,21 @@ export class Election {
   answered(sentMs: number, nowMs: number): void {
     if (sentMs >= this.#readFromMs) this.#isRead = true;
     if (this.#silentSinceMs === null) this.#silentSinceMs = nowMs;
-    this.#silenceMs = Math.max(0, sentMs - this.#silentSinceMs);
     // The leader's beat may have waited as long as this answer. The way to a distant store is no wait: it
     // delays each beat alike.
     const usualMs = this.#config.leaseMs * USUAL_PART;
     this.#silentSinceMs += Math.max(0, nowMs - sentMs - usualMs);
+    this.#silenceMs = Math.max(0, sentMs - this.#silentSinceMs);
   }
 
-  /** A read that is sent now would prove a whole lease of silence, and the latest one did not. */
-  isSilenceDue(nowMs: number): boolean {
-    if (this.#silentSinceMs === null || this.#record === null) return false;
-    const { leaseMs } = this.#record;
-    return this.#silenceMs < leaseMs && nowMs - this.#silentSinceMs >= leaseMs;
+  /** The leader has been silent for a lease, and the latest read does not prove it: another one would. */
+  needsProof(nowMs: number): boolean {
+    return this.#silenceEndsMs <= nowMs && !this.#isProven;
+  }
+
+  /** When the next write may be due without any news, by the caller's clock; Infinity: not without news. */
+  get dueMs(): number {
+    return this.#epoch > 0 ? this.#beatDueMs : this.#silenceEndsMs;
   }
 
   /** A read has failed: the leader's beats may fail too. */
@@ -232,15 +240,27 @@ export class Election {
         ? { epoch: this.#epoch, leader: id, address, leaseMs, beat }
         : null;
     }
-    if (!this.#isCandidate || !this.#mayTakeOver()) return null;
+    if (!this.#isCandidate || !this.#mayTakeOver(nowMs)) return null;
     const epoch = Math.max(this.#record?.epoch ?? 0, this.#known?.epoch ?? 0) + 1;
     return { epoch, leader: id, address, leaseMs, beat };
   }
 
-  #mayTakeOver(): boolean {
+  /** When the record will not have changed for a lease; Infinity while silence is not counted. */
+  get #silenceEndsMs(): number {
+    return this.#silentSinceMs === null ? Infinity : this.#silentSinceMs + this.#silenceLimitMs;
+  }
+
+  get #isProven(): boolean {
+    return this.#silenceMs >= this.#silenceLimitMs * PROVEN_PART;
+  }
+
+  get #silenceLimitMs(): number {
+    return this.#record?.leaseMs ?? this.#config.leaseMs;
+  }
+
+  #mayTakeOver(nowMs: number): boolean {
     const record = this.#record;
-    const leaseMs = record?.leaseMs ?? this.#config.leaseMs;
-    if (this.#silenceMs >= leaseMs) return true;
+    if (this.#silenceEndsMs <= nowMs && this.#isProven) return true;
     // A store that has lost the record gets it back from the leader, if one was there.
     if (record === null) return this.#known === null;
     if (record.leader === "") {

@@ -5,12 +5,22 @@ import { StoreView } from "../store/store_view.ts";
 
 /** Where each candidate reports. */
 export const CANDIDATES = "candidates/";
-/** A report this many leases old says nothing. */
-const FRESH_LEASES = 3;
-/** For so long another candidate has to hear more. Its reports, one for each lease, may come a little early. */
-const MORE_LEASES = 0.8;
+/** A report this many periods old says nothing. */
+const FRESH_PERIODS = 3;
+/** For so long another candidate has to hear more. Its reports, one for each period, may come a little early. */
+const MORE_PERIODS = 0.8;
 /** The leader removes reports of candidates that have been silent for so long. */
-const FORGOTTEN_LEASES = 60;
+const FORGOTTEN_PERIODS = 60;
+/** See {@linkcode hearingPeriodMs}. */
+const PERIOD_LEASES = 3 / 2;
+
+/**
+ * The time in which an instance calls every manager, and a candidate reports how many did. Longer than a
+ * lease: a call whose packets are lost twice is late by a second, and says nothing of the network.
+ */
+export function hearingPeriodMs(leaseMs: number): number {
+  return leaseMs * PERIOD_LEASES;
+}
 
 const reportSchema = z.object({
   heard: z.int().min(0),
@@ -36,14 +46,15 @@ export interface HearingConfig {
   readonly id: string;
   /** Where this candidate listens. */
   readonly address: string;
-  readonly leaseMs: number;
+  /** See {@linkcode hearingPeriodMs}. */
+  readonly periodMs: number;
   /** How many instances this candidate hears now. */
   readonly heard: () => number;
 }
 
 /**
  * How many instances each candidate hears, so that a leader which the network has cut off from instances
- * can give way to a candidate that is not. Each candidate writes its count to the store once in a lease.
+ * can give way to a candidate that is not. Each candidate writes its count to the store once in a period.
  */
 export class Hearing {
   readonly #config: HearingConfig;
@@ -57,23 +68,23 @@ export class Hearing {
   constructor(config: HearingConfig) {
     this.#config = config;
     this.#key = storeKey("candidates", config.id);
-    const { store, clock, leaseMs } = config;
+    const { store, clock, periodMs } = config;
     this.#view = new StoreView({
       store,
       clock,
       scope: CANDIDATES,
-      readIntervalMs: leaseMs,
+      readIntervalMs: periodMs,
       onChange: (key, entry) => this.#take(key, entry),
       onAnswer: () => this.#report(),
     });
   }
 
   /**
-   * The candidate that has heard more instances than this one for about a lease, in two reports at least;
-   * of several the one that hears the most. Null: there is none. To be called several times in a lease.
+   * The candidate that has heard more instances than this one for about a period, in two reports at least;
+   * of several the one that hears the most. Null: there is none. To be called several times in a period.
    */
   findBetter(): string | null {
-    const { clock, leaseMs } = this.#config;
+    const { clock, periodMs } = this.#config;
     const nowMs = clock.nowMs();
     let best: { readonly id: string; readonly heard: number } | null = null;
     const own = this.#config.heard();
@@ -84,9 +95,9 @@ export class Hearing {
         this.#others.set(id, { ...other, moreSinceMs: null });
         continue;
       }
-      const isFresh = nowMs - changedMs <= FRESH_LEASES * leaseMs;
+      const isFresh = nowMs - changedMs <= FRESH_PERIODS * periodMs;
       // One report does not do: its candidate may have ended just after it.
-      const hasLasted = moreSinceMs !== null && changedMs - moreSinceMs >= MORE_LEASES * leaseMs;
+      const hasLasted = moreSinceMs !== null && changedMs - moreSinceMs >= MORE_PERIODS * periodMs;
       if (!isFresh || !hasLasted) continue;
       if (best === null || heard > best.heard) best = { id, heard };
     }
@@ -100,10 +111,10 @@ export class Hearing {
 
   /** Removes what candidates have left that are gone. For the leader, now and then. */
   clean(): void {
-    const { store, clock, leaseMs } = this.#config;
+    const { store, clock, periodMs } = this.#config;
     const nowMs = clock.nowMs();
     for (const [id, other] of this.#others) {
-      if (nowMs - other.changedMs < FORGOTTEN_LEASES * leaseMs) continue;
+      if (nowMs - other.changedMs < FORGOTTEN_PERIODS * periodMs) continue;
       this.#others.set(id, { ...other, changedMs: nowMs, moreSinceMs: null });
       store.set(storeKey("candidates", id), null, other.revision).catch(() => {}); // later, then
     }

@@ -3,7 +3,7 @@ import type { LeaderFence } from "../../core/leader_fence.ts";
 import type { LeaseStore, StoreEntry } from "../store/lease_store.ts";
 import { StoreView } from "../store/store_view.ts";
 import { DEFAULT_LEASE_MS, READS_PER_LEASE } from "./candidate.ts";
-import { LEADER_KEY, readLeaderRecord } from "./leader_record.ts";
+import { LEADER_KEY, type LeaderRecord, readLeaderRecord } from "./leader_record.ts";
 
 export interface LeaderFinderConfig {
   readonly store: LeaseStore;
@@ -23,6 +23,8 @@ export class LeaderFinder {
   readonly #view: StoreView;
   #address: string | null = null;
   #problem: Error | null = null;
+  /** Why the record cannot be read. */
+  #unreadable: Error | null = null;
   #found = Promise.withResolvers<string>();
 
   /** Looks at once. */
@@ -35,7 +37,7 @@ export class LeaderFinder {
       scope: LEADER_KEY,
       readIntervalMs: leaseMs / READS_PER_LEASE,
       onChange: (_key, entry) => this.#take(entry),
-      onAnswer: () => this.#note(null),
+      onAnswer: () => this.#note(this.#unreadable),
       onAway: (error) => this.#note(error),
     });
   }
@@ -61,20 +63,22 @@ export class LeaderFinder {
 
   /** A leader that has resigned stays the last one known, until another one follows. */
   #take(entry: StoreEntry | null): void {
+    this.#unreadable = null;
     if (entry === null) return;
+    let record: LeaderRecord;
     try {
-      const record = readLeaderRecord(entry);
-      const { epoch, leader, address } = record;
-      const isOlder = epoch < (this.#config.fence.known?.epoch ?? 0);
-      if (leader === "" || isOlder) return; // older: the store has gone back, and will be corrected
-      this.#config.fence.learn({ epoch, leader });
-      if (address === this.#address) return;
-      this.#address = address;
-      this.#found.resolve(address);
-      this.#config.onMove(address);
+      record = readLeaderRecord(entry);
     } catch (error) {
-      this.#note(error as Error);
+      return this.#note(this.#unreadable = error as Error);
     }
+    const { epoch, leader, address } = record;
+    const isOlder = epoch < (this.#config.fence.known?.epoch ?? 0);
+    if (leader === "" || isOlder) return; // older: the store has gone back, and will be corrected
+    this.#config.fence.learn({ epoch, leader });
+    if (address === this.#address) return;
+    this.#address = address;
+    this.#found.resolve(address);
+    this.#config.onMove(address);
   }
 
   #note(problem: Error | null): void {

@@ -8,7 +8,9 @@ import type { LeaderRecord } from "./leader_record.ts";
 export interface LeaderGuardConfig {
   readonly bus: Bus;
   readonly clock: Clock;
-  /** Limit of an attempt to connect, and pause between two. */
+  /** Limit of an attempt to connect. Over a distance that takes five round trips. */
+  readonly connectMs: number;
+  /** Pause between two attempts. */
   readonly retryMs: number;
   /** The process of this leader has ended: its host refuses connections, or another process answers there. */
   readonly onEnded: (leader: string) => void;
@@ -49,7 +51,7 @@ export class LeaderGuard {
 
   async #connect(guarded: LeaderRecord): Promise<void> {
     const { leader, address } = guarded;
-    const { bus, clock, retryMs, onEnded } = this.#config;
+    const { bus, clock, connectMs, retryMs, onEnded } = this.#config;
     const isGuarded = () => this.#record?.leader === leader && this.#record.address === address;
     let hasClosed = false;
     try {
@@ -60,10 +62,10 @@ export class LeaderGuard {
           this.#peer = null;
           if (isGuarded()) this.#connect(guarded); // a dead process is known at once
         },
-      }, { timeoutMs: retryMs });
+      }, { timeoutMs: connectMs });
       if (!isGuarded()) return void peer.close();
       this.#peer = peer;
-      const { data } = await peer.call("identify", { data: null }, { timeoutMs: retryMs });
+      const { data } = await peer.call("identify", { data: null }, { timeoutMs: connectMs });
       if (!isGuarded()) return;
       if (data.process !== leader) return onEnded(leader);
       const { settings } = this.#config;

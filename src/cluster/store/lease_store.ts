@@ -19,6 +19,14 @@ export interface StoreEntry {
   readonly revision: Revision;
 }
 
+/** A store, for people. */
+export interface StoreDescription {
+  /** Its program and version: `etcd 3.5.16`. */
+  readonly server: string;
+  /** Where it has the entries of this cluster: `keys below /llumnix/blue/`. */
+  readonly place: string;
+}
+
 /** A key has another value now, or, with null, is gone. */
 export interface StoreChange {
   readonly key: string;
@@ -66,8 +74,9 @@ export interface LeaseStore {
   get(key: string): Promise<StoreEntry | null>;
 
   /**
-   * Writes, or with null removes, a key that is still at revision `expected`. After
-   * {@linkcode StoreAwayError} the write may have been done, or may be done yet: read before you try again.
+   * Writes, or with null removes, a key that is still at revision `expected`. The write may be sent twice; the
+   * comparison refuses the second. After {@linkcode StoreAwayError} it may have been done, or may be done yet:
+   * read before you try again.
    * @returns the new revision; null when the key is at another revision, be it by an earlier write of
    *   this very caller whose answer was lost
    * @throws {StoreAwayError} no answer
@@ -88,6 +97,12 @@ export interface LeaseStore {
    * @returns ends the watch; then neither method is called any more
    */
   watch(scope: Scope, after: Revision, watcher: StoreWatcher): () => void;
+
+  /**
+   * @throws {StoreAwayError} no answer
+   * @throws {StoreRefusedError} the store does not want this client
+   */
+  describe(): Promise<StoreDescription>;
 
   /** Ends all watches in silence, and rejects what waits for an answer. Idempotent. */
   close(): Promise<void>;

@@ -8,6 +8,8 @@ export interface StoreOptions {
   readonly path: string;
   /** Limit of each call. */
   readonly timeoutMs: number;
+  /** Where no process has been yet, nothing is made: calls, or the opening, are refused. Default false. */
+  readonly mustExist?: boolean;
   readonly credentials: StoreCredentials;
 }
 

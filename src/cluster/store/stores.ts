@@ -13,7 +13,7 @@ export const leaseStores: readonly StoreKind[] = [
   file,
 ];
 
-/** Time limit of a call, if nobody says otherwise: a third of the default lease. */
+/** Time limit of a call, if nobody says otherwise: half of the default lease. */
 export const DEFAULT_CALL_TIMEOUT_MS = 500;
 /** Cluster's name in stores that serve several. */
 const DEFAULT_CLUSTER = "llumnix";
@@ -86,13 +86,15 @@ export async function openLeaseStore(
   url: string,
   options: {
     readonly timeoutMs?: number;
+    /** See {@linkcode StoreOptions}. */
+    readonly mustExist?: boolean;
     readonly credentials?: StoreCredentials;
     /** Kinds to choose from instead. */
     readonly register?: readonly StoreKind[];
   } = {},
 ): Promise<LeaseStore> {
   const { kind, servers, path } = parseStoreUrl(url, options.register);
-  const { credentials = {}, timeoutMs = DEFAULT_CALL_TIMEOUT_MS } = options;
+  const { credentials = {}, timeoutMs = DEFAULT_CALL_TIMEOUT_MS, mustExist } = options;
   const given = Object.entries(credentials).filter(([, value]) => value !== undefined);
   const strange = given.find(([name]) => !(kind.credentials as readonly string[]).includes(name));
   if (strange !== undefined) {
@@ -102,5 +104,5 @@ export async function openLeaseStore(
       }`,
     );
   }
-  return await kind.open({ servers, path, timeoutMs, credentials });
+  return await kind.open({ servers, path, timeoutMs, mustExist, credentials });
 }

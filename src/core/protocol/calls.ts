@@ -6,12 +6,14 @@ import { type Check, nothing } from "./check.ts";
 import * as admin from "./schemas/admin.ts";
 import * as agents from "./schemas/agents.ts";
 import * as dispatch from "./schemas/dispatch.ts";
+import * as examination from "./schemas/examination.ts";
 import * as generate from "./schemas/generate.ts";
 import { packInstanceInfo, readInstanceInfo } from "./schemas/instance_info.ts";
 import * as leadership from "./schemas/leadership.ts";
 import * as membership from "./schemas/membership.ts";
 import * as migration from "./schemas/migration.ts";
 import * as monitoring from "./schemas/monitoring.ts";
+import * as standingOrders from "./schemas/standing_orders.ts";
 import * as upgrade from "./schemas/upgrade.ts";
 
 /**
@@ -55,9 +57,25 @@ export const calls = {
 
   // Agent to manager.
   agent_join: call(agents.agentJoin, agents.agentJoined),
+  agent_replace: call(agents.agentReplace, nothing),
+  agent_versions: call(nothing, agents.agentVersions),
 
   // Manager to agent.
   agent_start: call(agents.agentStart, agents.agentStarted),
+  path_receive: call(leadership.managerDecision, examination.pathEnd),
+  path_send: call(examination.pathOrder, examination.pathSpeed),
+
+  // Agent to agent, with a payload of which only the length counts.
+  path_bytes: call(nothing, nothing),
+
+  // Command `llumnix doctor --cluster` to a manager that leads; `examine` to any manager and instance, and
+  // from the manager to agents.
+  examine: call(nothing, examination.processReport),
+  examine_cluster: call(nothing, examination.clusterReport),
+  measure_path: call(examination.pathQuestion, examination.pathSpeed),
+
+  // Manager to instance and to agent.
+  keep_orders: call(standingOrders.keepOrders, nothing),
 
   // Instance to every manager of its cluster.
   hear: call(leadership.presence, nothing),

@@ -2,6 +2,7 @@
 import type { InstanceId } from "./generate.ts";
 import type { InstanceType } from "./instance_info.ts";
 import type { ManagerDecision } from "./leadership.ts";
+import type { StandingOrders } from "./standing_orders.ts";
 
 /** What all instances of a service have in common: else the same request has other answers. */
 export interface ServedSettings {
@@ -66,6 +67,8 @@ export interface JoinRequest {
   readonly registration?: InstanceRegistration;
   /** Who started it; default: the manager, which then expects it. */
   readonly startedBy?: "manager" | "api-server" | "hand";
+  /** The latest that a manager has sent; absent: none. */
+  readonly orders?: StandingOrders;
 }
 
 export interface JoinReply extends ManagerDecision {

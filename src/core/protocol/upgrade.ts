@@ -3,7 +3,7 @@ import type { InstanceId } from "./generate.ts";
 import type { ManagerDecision } from "./leadership.ts";
 
 /** The roles that a successor can take over. Instances are replaced by their manager. */
-export type UpgradeRole = "serve" | "manager" | "api-server";
+export type UpgradeRole = "serve" | "manager" | "agent" | "api-server";
 
 /** Command `llumnix upgrade` to a process that serves, call `upgrade`: start a successor. */
 export interface UpgradeOrder {
@@ -25,11 +25,14 @@ export interface UpgradeStatus {
   readonly version: string;
   /** A successor serves in its place: this process finishes its requests, and ends. */
   readonly isReplaced: boolean;
-  /** Of a process with a manager. */
+  /** Of a process with a manager that starts instances; of an agent, those of its host. */
   readonly instances: readonly InstanceVersion[];
   /** The instances of the predecessor that are being replaced; null: none were. */
   readonly rollout: Rollout | null;
 }
+
+/** What a role says of its instances. */
+export type RoleStatus = Pick<UpgradeStatus, "instances" | "rollout">;
 
 export interface InstanceVersion {
   readonly instanceId: InstanceId;
@@ -37,7 +40,7 @@ export interface InstanceVersion {
   readonly version: string | null;
 }
 
-/** How far a manager is with the replacement of the instances that it took over. */
+/** How far a manager, or an agent, is with the replacement of the instances that it took over. */
 export interface Rollout {
   readonly total: number;
   readonly replaced: number;
@@ -49,6 +52,11 @@ export interface Rollout {
 /** Successor to predecessor, call `take_over`: it is ready to serve. */
 export interface TakeOver {
   readonly version: string;
+  /**
+   * The successor as a candidate for the leadership of a cluster. A manager that has started instances gives
+   * the leadership to it. Absent: it is no manager, or the only one.
+   */
+  readonly candidate?: string;
 }
 
 /** What the predecessor has given up for the successor. */

@@ -7,6 +7,7 @@ export const cpu: ExecutorKind = {
   usesProfile: false,
   sharesProcess: "never",
   hasFp8: false,
+  hasRanks: false,
   memory: "host",
   isPresent: () => true,
   find: async (options) => (await import("../found_model.ts")).findModelFiles(options),

@@ -4,11 +4,12 @@ import {
   elementBytes,
   type RowTables,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
-import { blockBytes, layerBytes } from "../../kv/layout.ts";
+import { blockBytes, type KvLayout, layerBytes, shardLayout } from "../../kv/layout.ts";
 import type { DevicePool } from "../../kv/pool/pool.ts";
 import type { ExecutorInfo, StepInput } from "../executor.ts";
 import {
   type Slice,
+  type SliceArrays,
   type SliceLimits,
   type SliceRoom,
   sliceWords,
@@ -18,9 +19,16 @@ import type { Transformer } from "../transformer/transformer_executor.ts";
 import { CudaLogitsHead } from "./cuda_logits_head.ts";
 import type { CudaCache, CudaModel } from "./cuda_model.ts";
 import { PinnedWords } from "./pinned_words.ts";
-import type { CudaLayer } from "./weights.ts";
+import type { CudaRank, Parts } from "./ranks.ts";
 
-/** A model on a CUDA device, driven from the calling thread. */
+/** Where a rank has what its kernels read of a slice. */
+interface Uploaded {
+  readonly tokens: bigint;
+  readonly sources: bigint;
+  readonly tables: RowTables;
+}
+
+/** A model on its CUDA devices, driven from the calling thread. */
 export class CudaTransformer implements Transformer {
   readonly info: ExecutorInfo;
   readonly pool: DevicePool;
@@ -28,9 +36,16 @@ export class CudaTransformer implements Transformer {
   readonly head: CudaLogitsHead;
   readonly #model: CudaModel;
   readonly #cache: CudaCache;
+  /** Of the blocks on one device. */
+  readonly #layout: KvLayout;
   readonly #limits: SliceLimits;
-  /** They take turns: a step ahead does not wait until the device has read the one before. */
-  readonly #slices: readonly PinnedWords[];
+  readonly #parts: {
+    readonly residual: Parts;
+    readonly attended: Parts;
+    readonly activated: Parts;
+  };
+  /** Two for each rank, which take turns: a step ahead does not wait until the device has read the one before. */
+  readonly #slices: (readonly [PinnedWords, PinnedWords])[] = [];
   #turn = 0;
   #isClosed = false;
 
@@ -38,13 +53,15 @@ export class CudaTransformer implements Transformer {
   whenClosed = (): void => {};
 
   constructor(model: CudaModel, cache: CudaCache) {
-    const { cuda, stream, activations } = model;
+    const { cuda, ranks } = model;
     const { info, pool } = cache;
     this.info = info;
     this.pool = pool;
-    this.maxRows = activations.maxRows;
+    this.maxRows = ranks.first.activations.maxRows;
     this.#model = model;
     this.#cache = cache;
+    this.#layout = shardLayout(info.layout);
+    this.#parts = partsOf(model, elementBytes[ranks.first.kernels.type]);
     this.#limits = {
       maxRows: this.maxRows,
       maxModelLen: info.maxModelLen,
@@ -52,47 +69,56 @@ export class CudaTransformer implements Transformer {
       numBlocks: info.numBlocks,
       vocabSize: info.vocabSize,
     };
-    this.#slices = [0, 1].map(() => new PinnedWords(cuda, stream, sliceWords(this.#limits)));
+    const words = (stream: bigint) => new PinnedWords(cuda, stream, sliceWords(this.#limits));
+    ranks.each(({ stream }) => this.#slices.push([words(stream), words(stream)]));
     this.head = new CudaLogitsHead(model);
   }
 
   swap(swapOut: Int32Array, swapIn: Int32Array): void {
     if (this.#isClosed) throw new Error("the executor is closed");
+    const { cuda, ranks } = this.#model;
     // A step begins here; other executors of the thread may be on other devices.
-    this.#model.cuda.setDevice(this.pool.ordinal);
-    this.#cache.swap.submit(swapOut, swapIn, this.#model.stream);
+    cuda.setDevice(ranks.first.ordinal);
+    ranks.each(({ stream }, rank) => this.#cache.blocks[rank].swap.submit(swapOut, swapIn, stream));
   }
 
   forward(input: StepInput, slice: Slice): void {
-    const { kernels, config, weights, activations, promptProducts } = this.#model;
+    const { ranks, promptProducts, chooser } = this.#model;
     const { graphs } = this.#cache;
     const libraryRows = promptProducts?.rowsOf(input, slice) ?? [];
     const room = libraryRows.length > 0 ? undefined : graphs?.roomFor(slice) ?? undefined;
-    const { rows, tokens, sources, tables } = this.#upload(input, slice, room);
-    if (input.isAhead) this.#model.chooser!.takeTokens(sources, tokens, rows);
-    const enqueue = () => {
-      kernels.embed(weights.embedding, tokens, activations.residual, rows, config.hiddenSize);
-      weights.layers.forEach((layer, index) => this.#layer(layer, index, tables));
-    };
+    const uploaded = this.#upload(input, slice, room);
+    let tokensOf = (rank: CudaRank) => uploaded[ranks.all.indexOf(rank)].tokens;
+    if (input.isAhead) {
+      const [{ sources, tokens, tables: { rows } }] = uploaded;
+      this.#model.cuda.setDevice(ranks.first.ordinal);
+      chooser!.takeTokens(sources, tokens, rows);
+      tokensOf = ranks.share(tokensOf, rows);
+    }
+    const { kernels } = ranks.first;
     kernels.computeByLibrary(libraryRows);
+    const enqueue = () => this.#enqueue(uploaded.map(({ tables }) => tables), tokensOf);
     if (room === undefined) enqueue();
     else graphs!.run(room, enqueue);
     kernels.computeByLibrary([]);
   }
 
   finish(): void {
-    this.#model.cuda.synchronizeStream(this.#model.stream);
+    this.#model.ranks.synchronize();
   }
 
-  close(): void {
+  async close(): Promise<void> {
     if (this.#isClosed) return;
-    const { cuda, stream, kernels, memory } = this.#model;
+    const { cuda, ranks, chooser } = this.#model;
     try {
       this.closeCache();
-      this.#model.chooser?.close();
-      kernels.close();
-      memory.free();
-      cuda.destroyStream(stream);
+      chooser?.close();
+      await ranks.close();
+      ranks.each(({ kernels, memory, stream }) => {
+        kernels.close();
+        memory.free();
+        cuda.destroyStream(stream);
+      });
     } catch (error) {
       if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
     }
@@ -102,79 +128,146 @@ export class CudaTransformer implements Transformer {
   /** Frees the cache, and leaves the model for another one. The pool's copies have ended. */
   closeCache(): void {
     this.#isClosed = true;
-    const { cuda, stream } = this.#model;
-    cuda.synchronizeStream(stream);
+    const { cuda, ranks } = this.#model;
+    ranks.synchronize();
     this.#cache.graphs?.close();
-    for (const words of this.#slices) words.close();
+    for (const words of this.#slices.flat()) words.close();
     this.head.close();
-    cuda.free(this.pool.address);
-    if (this.#cache.swapAddress !== 0n) cuda.hostFree(this.#cache.swapAddress);
+    for (const { address, swapAddress } of this.#cache.blocks) {
+      cuda.free(address);
+      if (swapAddress !== 0n) cuda.hostFree(swapAddress);
+    }
   }
 
-  #layer(layer: CudaLayer, index: number, tables: RowTables): void {
-    const { kernels, config, weights, activations } = this.#model;
-    const { residual, normed, qkv, attended, gateUp, activated } = activations;
-    const { rows } = tables;
-    const rowsAfter = (norm: bigint) => ({
-      ...{ x: residual, norm, indices: 0n, rows, epsilon: config.rmsNormEps },
+  /** Puts all launches of a slice on the streams. */
+  #enqueue(tables: readonly RowTables[], tokensOf: (rank: CudaRank) => bigint): void {
+    const { config, ranks } = this.#model;
+    const { rows } = tables[0], { residual, attended, activated } = this.#parts;
+    ranks.each((rank) => {
+      const { kernels, weights, activations } = rank;
+      kernels.embed(
+        weights.embedding,
+        tokensOf(rank),
+        activations.residual,
+        rows,
+        config.hiddenSize,
+      );
     });
-    kernels.normLinear(rowsAfter(layer.inputNorm), layer.qkv, qkv, normed);
-    kernels.attention(
-      qkv,
-      layer.headNorms,
-      weights.ropeTable,
-      tables,
-      this.#cacheOf(index),
-      attended,
-      { window: config.slidingWindow ?? 0, ...activations },
-    );
-    kernels.linearAdd(layer.output, attended, residual, rows);
-    kernels.normGateUp(
-      rowsAfter(layer.postAttentionNorm),
-      layer.gateUp,
-      activated,
-      normed,
-      gateUp,
-    );
-    kernels.linearAdd(layer.down, activated, residual, rows);
+    ranks.cut(residual, rows);
+    for (let layer = 0; layer < config.numLayers; layer++) {
+      ranks.each((rank, index) =>
+        this.#attend(rank, layer, tables[index], this.#cacheOf(index, layer))
+      );
+      ranks.gather(attended, rows);
+      ranks.each(({ kernels, weights, activations: { allAttended, residualPart } }) => {
+        kernels.linearAdd(weights.layers[layer].output, allAttended, residualPart, rows);
+      });
+      ranks.gather(residual, rows);
+      ranks.each((rank) => this.#activate(rank, layer, rows));
+      ranks.gather(activated, rows);
+      ranks.each(({ kernels, weights, activations: { allActivated, residualPart } }) => {
+        kernels.linearAdd(weights.layers[layer].down, allActivated, residualPart, rows);
+      });
+      ranks.gather(residual, rows);
+    }
   }
 
-  #cacheOf(layer: number): CacheLayer {
-    const { layout } = this.info;
+  /** Attention of a rank's heads. */
+  #attend(
+    { kernels, weights, activations }: CudaRank,
+    layer: number,
+    tables: RowTables,
+    cache: CacheLayer,
+  ): void {
+    const { config } = this.#model;
+    const { inputNorm, qkv: linear, headNorms } = weights.layers[layer];
+    const { residual, normed, qkv, attended } = activations;
+    const from = { ...this.#rowsOf(residual, tables.rows), norm: inputNorm };
+    kernels.normLinear(from, linear, qkv, normed);
+    const options = { window: config.slidingWindow ?? 0, ...activations };
+    kernels.attention(qkv, headNorms, weights.ropeTable, tables, cache, attended, options);
+  }
+
+  /** A rank's part of the feed-forward layer. */
+  #activate({ kernels, weights, activations }: CudaRank, layer: number, rows: number): void {
+    const { postAttentionNorm, gateUp: linear } = weights.layers[layer];
+    const { residual, normed, gateUp, activated } = activations;
+    const from = { ...this.#rowsOf(residual, rows), norm: postAttentionNorm };
+    kernels.normGateUp(from, linear, activated, normed, gateUp);
+  }
+
+  #rowsOf(x: bigint, rows: number) {
+    return { x, indices: 0n, rows, epsilon: this.#model.config.rmsNormEps };
+  }
+
+  #cacheOf(rank: number, layer: number): CacheLayer {
+    const layout = this.#layout;
     return {
-      address: this.pool.address + BigInt(layer * layerBytes(layout)),
+      address: this.#cache.blocks[rank].address + BigInt(layer * layerBytes(layout)),
       blockStride: blockBytes(layout) / elementBytes[layout.dtype],
       blockShift: Math.log2(layout.blockSize),
     };
   }
 
-  /** Copies what the slice says of its rows to the device. */
-  #upload(
-    input: StepInput,
-    slice: Slice,
-    room: SliceRoom | undefined,
-  ): { rows: number; tokens: bigint; sources: bigint; tables: RowTables } {
-    const { activations } = this.#model;
-    const staged = this.#slices[this.#turn];
-    this.#turn = 1 - this.#turn;
-    staged.wait();
-    const arrays = writeSlice(staged.words, this.#limits, input, slice, room);
-    const { numTokens: rows, blockTables, maxBlocks, maxContextLen } = arrays;
-    staged.send(activations.slice, blockTables.byteOffset / 4 + blockTables.length);
-    const at = (array: Int32Array) => activations.slice + BigInt(array.byteOffset);
-    const tables = {
-      rows,
+  /** Copies what the slice says of its rows to the devices. */
+  #upload(input: StepInput, slice: Slice, room: SliceRoom | undefined): Uploaded[] {
+    const { ranks } = this.#model, turn = this.#turn;
+    this.#turn = 1 - turn;
+    for (const words of this.#slices) words[turn].wait();
+    const { words } = this.#slices[0][turn];
+    const arrays = writeSlice(words, this.#limits, input, slice, room);
+    const { blockTables } = arrays;
+    const used = blockTables.byteOffset / 4 + blockTables.length;
+    return ranks.all.map(({ activations }, rank) => {
+      const staged = this.#slices[rank][turn];
+      if (rank > 0) staged.words.set(words.subarray(0, used));
+      staged.send(activations.slice, used);
+      return uploadedAt(activations.slice, arrays, slice);
+    });
+  }
+}
+
+/** What the ranks compute parts of. */
+function partsOf({ config, ranks }: CudaModel, narrow: number) {
+  const { hiddenSize, intermediateSize, numHeads, headDim } = config;
+  const parts = (fullWidth: number) => ({ width: fullWidth / ranks.all.length, fullWidth });
+  return {
+    residual: {
+      from: ({ activations }: CudaRank) => activations.residualPart,
+      to: ({ activations }: CudaRank) => activations.residual,
+      ...parts(hiddenSize * 4),
+    },
+    attended: {
+      from: ({ activations }: CudaRank) => activations.attended,
+      to: ({ activations }: CudaRank) => activations.allAttended,
+      ...parts(numHeads * headDim * narrow),
+    },
+    activated: {
+      from: ({ activations }: CudaRank) => activations.activated,
+      to: ({ activations }: CudaRank) => activations.allActivated,
+      ...parts(intermediateSize * narrow),
+    },
+  };
+}
+
+/** The addresses of a slice's arrays in a memory where they lie as the host has them. */
+function uploadedAt(address: bigint, arrays: SliceArrays, slice: Slice): Uploaded {
+  const at = (array: Int32Array) => address + BigInt(array.byteOffset);
+  return {
+    tokens: at(arrays.tokenIds),
+    sources: at(arrays.sources),
+    tables: {
+      rows: arrays.numTokens,
       positions: at(arrays.positions),
       slots: at(arrays.slots),
       sequences: at(arrays.sequences),
-      blockTables: at(blockTables),
-      maxBlocks,
+      blockTables: at(arrays.blockTables),
+      maxBlocks: arrays.maxBlocks,
       starts: at(arrays.queryStarts),
       lengths: at(arrays.contextLens),
       numSequences: arrays.numSequences,
       mostRows: Math.max(...slice.map(({ numRows }) => numRows)),
-      maxContextLen,
-    };
-    return { rows, tokens: at(arrays.tokenIds), sources: at(arrays.sources), tables };
-  }
+      maxContextLen: arrays.maxContextLen,
+    },
+  };
 }

@@ -7,6 +7,7 @@ export const cuda: ExecutorKind = {
   usesProfile: false,
   sharesProcess: "never",
   hasFp8: true,
+  hasRanks: true,
   memory: "device",
   isPresent: () => countDeviceNodes() > 0,
   countDevices: countDeviceNodes,

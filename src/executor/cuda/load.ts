@@ -9,10 +9,11 @@ import {
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import { mapFile } from "../../../ffi/libc.ts";
 import { LibraryNotFoundError, type OpenOptions } from "../../../ffi/library.ts";
+import type { LocalRanks } from "../../../ffi/nccl/local_ranks.ts";
 import { servedType } from "../../core/dtype.ts";
 import { ModelError, UsageError } from "../../core/errors.ts";
 import type { EngineOptions } from "../../core/options.ts";
-import { blockBytes, type KvLayout } from "../../kv/layout.ts";
+import { blockBytes, type KvLayout, shardLayout } from "../../kv/layout.ts";
 import {
   allocateBlocks,
   allocateSwapBlocks,
@@ -28,17 +29,19 @@ import type { Executor, ExecutorInfo, ExecutorSpec, OnProgress, StepInput } from
 import type { SliceLimits } from "../transformer/slices.ts";
 import { TransformerExecutor } from "../transformer/transformer_executor.ts";
 import { SamplingKernels } from "../../../ffi/cuda_kernels/sampling_kernels.ts";
-import { type Activations, allocateActivations, rowsOfSlice } from "./activations.ts";
+import { type Activations, allocateActivations, configOfRank, rowsOfSlice } from "./activations.ts";
+import { openCommunicators } from "./communicators.ts";
 import { CudaTokenChooser } from "./cuda_token_chooser.ts";
 import { CudaTransformer } from "./cuda_transformer.ts";
-import type { CudaModel } from "./cuda_model.ts";
+import type { CudaBlocks, CudaModel } from "./cuda_model.ts";
 import { DecodeGraphs } from "./decode_graphs.ts";
-import { type DeviceLease, leaseDevice } from "./device_lease.ts";
+import { type DeviceLease, leaseDevices } from "./device_lease.ts";
 import { DeviceMemory } from "./device_memory.ts";
 import { type CudaPath, kernelPaths, plainPathsOf } from "./paths.ts";
 import { openPromptProducts, PROMPT_TILE_ROWS, type PromptProducts } from "./prompt_products.ts";
+import { Ranks } from "./ranks.ts";
 import { UPLOAD_BUFFER_BYTES, Uploads } from "./uploads.ts";
-import { type CudaWeights, planWeights, uploadWeights } from "./weights.ts";
+import { type CudaWeights, planWeights, type RankOf, uploadWeights } from "./weights.ts";
 
 /** The kernels copy 16 bytes at a time without registers (cp.async), from sm_80 on. */
 const LEAST_CAPABILITY = 8;
@@ -88,21 +91,27 @@ export async function loadCudaExecutor(
   refuseShapes(model, options);
   const asked = plainPathsOf(options);
   const cuda = openVisibleCuda("cuda", libraries);
-  const lease = await leaseDevice(cuda, {
+  const lease = await leaseDevices(cuda, {
     numInstances: spec.hostShare,
+    devicesEach: options.tensorParallelSize,
     allowShared: options.allowSharedDevice,
   });
   try {
-    const info = cuda.deviceInfo(lease.ordinal);
-    refuseDevice(model, info, options);
     const { softwareDevice } = cuda.library;
-    const device = { info, driverVersion: cuda.driverVersion(), softwareDevice };
-    onProgress({
-      ...{ phase: "kernels", doneBytes: 0, totalBytes: 0 },
-      detail: `testing and compiling kernels for ${info.name}`,
-    });
-    const tested = await selfTest?.(model, device, options, asked);
-    const { plain = asked, warnings } = tested ?? {};
+    const warnings: string[] = [];
+    let plain: readonly CudaPath[] = asked;
+    for (const info of differentDevices(cuda, lease)) {
+      refuseDevice(model, info, options);
+      const device = { info, driverVersion: cuda.driverVersion(), softwareDevice };
+      onProgress({
+        ...{ phase: "kernels", doneBytes: 0, totalBytes: 0 },
+        detail: `testing and compiling kernels for ${info.name}`,
+      });
+      const tested = await selfTest?.(model, device, options, plain);
+      if (tested === undefined) continue;
+      plain = tested.plain; // also for the next one: what the ranks compute must be alike
+      warnings.push(...tested.warnings);
+    }
     const args = { model, lease, plain, libraries, warnings, onProgress, promptTileRows };
     return await loadCudaModel(spec, args);
   } catch (error) {
@@ -129,9 +138,19 @@ export async function loadCudaModel(spec: ExecutorSpec, args: CudaModelArgs): Pr
   try {
     return await loader.load();
   } catch (error) {
-    loader.abandon();
+    await loader.abandon();
     throw error;
   }
+}
+
+/** Devices of a lease of which each stands for those of its kind. */
+function differentDevices(cuda: Cuda, { ordinals }: DeviceLease): DeviceInfo[] {
+  const kinds = new Map<string, DeviceInfo>();
+  for (const ordinal of ordinals) {
+    const info = cuda.deviceInfo(ordinal);
+    kinds.set(`${info.name} ${info.computeCapability}`, info);
+  }
+  return [...kinds.values()];
 }
 
 /** For people: the options that ask for 8 bits. */
@@ -179,9 +198,27 @@ function refuseDevice(
 /** Checks what the kernels cannot compute (attention.cu, linear.cu) before anything is loaded. */
 function refuseShapes(
   { name, config, dtype }: ResolvedModel,
-  { blockSize, quantization, kvCacheDtype }: EngineOptions,
+  { blockSize, quantization, kvCacheDtype, tensorParallelSize: ranks }: EngineOptions,
 ): void {
-  const { hiddenSize, intermediateSize, numHeads, headDim } = config;
+  const { hiddenSize, intermediateSize, numHeads, numKvHeads, headDim, vocabSize } = config;
+  const divided = {
+    ...{ "attention heads": numHeads, "key-value heads": numKvHeads },
+    ...{ "hidden size": hiddenSize, "intermediate size": intermediateSize },
+  };
+  for (const [what, number] of Object.entries(divided)) {
+    if (number % ranks === 0) continue;
+    throw new UsageError(
+      `--tensor-parallel-size ${ranks}: the model ${name} cannot be divided among ${ranks} devices, ` +
+        `because its ${what} (${number}) cannot. Choose a divisor.`,
+    );
+  }
+  // Else more than the last two parts of the head would overlap.
+  if (vocabSize < (ranks - 1) ** 2) {
+    throw new UsageError(
+      `--tensor-parallel-size ${ranks}: the vocabulary of the model ${name} (${vocabSize}) is too small ` +
+        `for ${ranks} devices. Choose a smaller number.`,
+    );
+  }
   if (quantization === "fp8") {
     if (dtype === "float32") {
       throw new UsageError(
@@ -208,7 +245,10 @@ function refuseShapes(
     );
   }
   const vector = vectorBytes / elementBytes[dtype];
-  const widths = { "hidden size": hiddenSize, "intermediate size": intermediateSize };
+  const widths = {
+    "hidden size": hiddenSize,
+    [ranks === 1 ? "intermediate size" : "intermediate size on a device"]: intermediateSize / ranks,
+  };
   for (const [what, width] of Object.entries(widths)) {
     if (width % vector === 0) continue;
     throw new ModelError(
@@ -237,13 +277,20 @@ function adviceFor(error: Error): string {
     : "They need a driver of CUDA 11.8 (520) or later. See `llumnix doctor`, or use --device cpu.";
 }
 
+/** A device of a load. */
+interface LoadingRank extends RankOf {
+  readonly info: DeviceInfo;
+  /** Before anything is loaded. */
+  readonly freeBytes: number;
+  readonly memory: DeviceMemory;
+  readonly stream: bigint;
+}
+
 /** One load; its parts are in the order of the calls. */
 class Loader {
-  readonly #memory: DeviceMemory;
-  readonly #stream: bigint;
-  readonly #device: DeviceInfo;
-  readonly #freeBytes: number;
+  readonly #loading: LoadingRank[] = [];
   readonly #warnings: string[];
+  #communicators: LocalRanks | null = null;
   #chooser: CudaTokenChooser | null = null;
   #promptProducts: PromptProducts | null = null;
 
@@ -259,65 +306,92 @@ class Loader {
     this.model = model;
     this.libraries = libraries;
     this.onProgress = onProgress;
-    makeCurrent(cuda, "cuda", lease.ordinal);
-    this.#device = cuda.deviceInfo(lease.ordinal);
-    this.#freeBytes = cuda.memGetInfo().freeBytes;
-    this.#memory = new DeviceMemory(cuda);
-    this.#stream = cuda.createStream();
+    const ranks = lease.ordinals.length;
+    for (const [rank, ordinal] of lease.ordinals.entries()) {
+      makeCurrent(cuda, "cuda", ordinal);
+      this.#loading.push({
+        ...{ rank, ranks, info: cuda.deviceInfo(ordinal), freeBytes: cuda.memGetInfo().freeBytes },
+        ...{ memory: new DeviceMemory(cuda), stream: cuda.createStream() },
+      });
+    }
   }
 
   async load(): Promise<Executor> {
+    const { ordinals } = this.lease;
+    if (ordinals.length > 1) this.#communicators = openCommunicators(ordinals, this.libraries);
     const model = this.#loadModel();
     const { numBlocks, numSwapBlocks } = this.#planCache(await this.#profile(model));
     return this.#executor(model, numBlocks, numSwapBlocks);
   }
 
   /** Frees what a failed load has taken. */
-  abandon(): void {
+  async abandon(): Promise<void> {
     try {
-      this.cuda.synchronizeStream(this.#stream);
+      for (const { stream } of this.#loading) this.cuda.synchronizeStream(stream);
       this.#chooser?.close();
-      this.#memory.free();
-      this.cuda.destroyStream(this.#stream);
+      await this.#communicators?.close();
+      this.#each(({ memory, stream }) => {
+        memory.free();
+        this.cuda.destroyStream(stream);
+      });
     } catch (error) {
       if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
     }
   }
 
+  /** Calls `action` for each device, which is current meanwhile. */
+  #each<T>(action: (rank: LoadingRank) => T): T[] {
+    return this.#loading.map((rank) => {
+      this.cuda.setDevice(rank.info.ordinal);
+      return action(rank);
+    });
+  }
+
   #loadModel(): CudaModel {
-    const { config, dtype, maxModelLen } = this.model;
-    const kernels = this.#loadKernels();
-    if (kernels.nativeRefusal !== null) {
+    const { config } = this.model;
+    const kernels = this.#each((rank) => this.#loadKernels(rank));
+    const [{ nativeRefusal }] = kernels;
+    if (nativeRefusal !== null) {
       this.#warnings.push(
         "The driver refuses the machine code of the kernels and compiles them instead: decode steps are " +
-          `slower, because no kernel starts before the one before has ended. ${kernels.nativeRefusal}. ` +
+          `slower, because no kernel starts before the one before has ended. ${nativeRefusal}. ` +
           "Update the driver (CUDA 13, 580), or if it is new enough, install the program again.",
       );
     }
+    const activations = this.#each((rank) => this.#allocate(rank, kernels[rank.rank]));
+    const first = this.#loading[0];
+    this.cuda.setDevice(first.info.ordinal);
+    if (!this.#isPlain("sampling")) this.#chooser = this.#loadChooser(first, activations[0]);
+    const weights = this.#loadWeights(kernels);
+    this.cuda.setDevice(first.info.ordinal);
+    this.#openLibrary(first, kernels[0], weights[0]);
+    const all = this.#loading.map(({ info: { ordinal }, stream, memory }, rank) => ({
+      ...{ ordinal, stream, memory, kernels: kernels[rank], weights: weights[rank] },
+      activations: activations[rank],
+    }));
+    return {
+      cuda: this.cuda,
+      config,
+      ranks: new Ranks(this.cuda, all, this.#communicators),
+      promptProducts: this.#promptProducts,
+      chooser: this.#chooser,
+    };
+  }
+
+  #allocate(rank: LoadingRank, kernels: DecoderKernels): Activations {
+    const { config, dtype, maxModelLen } = this.model;
     const activations = allocateActivations(
-      this.#memory,
+      rank.memory,
       config,
       dtype,
       this.#limits(1),
       this.#wantsLibrary() ? this.#tileRows - 1 : 0,
       kernels.partialsBytes(maxModelLen),
       kernels.countersBytes,
+      rank,
     );
-    this.cuda.memset(activations.counters, 0, kernels.countersBytes, this.#stream);
-    if (!this.#isPlain("sampling")) this.#chooser = this.#loadChooser(activations);
-    const weights = this.#loadWeights(kernels);
-    this.#openLibrary(kernels, weights);
-    return {
-      cuda: this.cuda,
-      stream: this.#stream,
-      memory: this.#memory,
-      kernels,
-      config,
-      weights,
-      activations,
-      promptProducts: this.#promptProducts,
-      chooser: this.#chooser,
-    };
+    this.cuda.memset(activations.counters, 0, kernels.countersBytes, rank.stream);
+    return activations;
   }
 
   get #tileRows(): number {
@@ -332,13 +406,18 @@ class Loader {
   #libraryHindrance(): string | null {
     if (this.model.dtype === "float32") return "it is used for bfloat16 and float16 only";
     if (this.spec.options.quantization !== null) return "it is not used for quantized weights";
+    if (this.#loading.length > 1) return "it is not used with --tensor-parallel-size";
     return this.#isPlain("tensor-cores") ? "tensor-cores is left out by --cuda-plain-paths" : null;
   }
 
-  #openLibrary(kernels: DecoderKernels, { layers: [layer] }: CudaWeights): void {
+  #openLibrary(
+    { memory, stream }: LoadingRank,
+    kernels: DecoderKernels,
+    { layers: [layer] }: CudaWeights,
+  ): void {
     if (!this.#wantsLibrary()) return;
     const opened = this.#libraryHindrance() ?? openPromptProducts({
-      ...{ cuda: this.cuda, stream: this.#stream, memory: this.#memory, kernels, layer },
+      ...{ cuda: this.cuda, stream, memory, kernels, layer },
       ...{ dtype: this.model.dtype, tileRows: this.#tileRows, libraries: this.libraries },
     });
     if (typeof opened !== "string") {
@@ -351,12 +430,15 @@ class Loader {
     );
   }
 
-  #loadChooser({ maxLogitsRows, logits }: Activations): CudaTokenChooser {
+  #loadChooser(
+    { memory, stream }: LoadingRank,
+    { maxLogitsRows, logits }: Activations,
+  ): CudaTokenChooser {
     return new CudaTokenChooser({
       cuda: this.cuda,
-      stream: this.#stream,
-      memory: this.#memory,
-      kernels: this.#load(() => new SamplingKernels(this.#stream, this.libraries)),
+      stream,
+      memory,
+      kernels: this.#load(() => new SamplingKernels(stream, this.libraries)),
       vocabSize: this.model.config.vocabSize,
       maxSequences: this.spec.options.maxNumSeqs,
       maxRows: maxLogitsRows,
@@ -364,16 +446,17 @@ class Loader {
     });
   }
 
-  #loadKernels(): DecoderKernels {
-    const { config: { numHeads: heads, numKvHeads: kvHeads, headDim }, dtype } = this.model;
+  #loadKernels({ info, stream, ...rank }: LoadingRank): DecoderKernels {
+    const { config, dtype } = this.model;
+    const { numHeads: heads, numKvHeads: kvHeads, headDim } = configOfRank(config, rank);
     const { quantization, kvCacheDtype } = this.spec.options;
     const shape = { heads, kvHeads, headDim };
     return this.#load(() =>
       new DecoderKernels(
         dtype,
         shape,
-        this.#device,
-        this.#stream,
+        info,
+        stream,
         kernelPaths(this.args.plain),
         this.libraries,
         {
@@ -396,42 +479,48 @@ class Loader {
     }
   }
 
-  #loadWeights(kernels: DecoderKernels) {
+  #loadWeights(kernels: readonly DecoderKernels[]): CudaWeights[] {
     const { model, spec, cuda } = this;
     const { config, dtype, maxModelLen } = model, { quantization } = spec.options;
-    const place = (address: bigint) =>
-      planWeights(config, dtype, maxModelLen, address, quantization);
-    const { byteLength } = place(0n);
     const advice = `Use a smaller model${dtype === "float32" ? ", --dtype bfloat16" : ""}, or a ` +
       "device with more memory.";
-    const plan = place(this.#memory.allocate(byteLength, `the weights of ${model.name}`, advice));
+    const plans = this.#each((rank) => {
+      const place = (address: bigint) =>
+        planWeights(config, dtype, maxModelLen, address, quantization, rank);
+      const { byteLength } = place(0n);
+      return place(rank.memory.allocate(byteLength, `the weights of ${model.name}`, advice));
+    });
     const source = openWeights(model, spec.options, (path) => mapFile(path) ?? openByReading(path));
-    const uploads = new Uploads(cuda, this.#stream);
     const staging = new DeviceMemory(cuda);
+    const targets = this.#each(({ stream, rank }) => ({
+      plan: plans[rank],
+      uploads: new Uploads(cuda, stream),
+      quantizer: quantization === null ? null : {
+        ...{ kernels: kernels[rank], stagingBytes: UPLOAD_BUFFER_BYTES },
+        staging: staging.allocate(UPLOAD_BUFFER_BYTES, "room to quantize weights", advice),
+      },
+    }));
     try {
       const onBytes = (bytes: { doneBytes: number; totalBytes: number }) => {
         this.onProgress({ phase: "weights", ...bytes, detail: source.description });
       };
-      const quantizer = quantization === null ? null : {
-        ...{ kernels, stagingBytes: UPLOAD_BUFFER_BYTES },
-        staging: staging.allocate(UPLOAD_BUFFER_BYTES, "room to quantize weights", advice),
-      };
-      uploadWeights(uploads, source, plan, config, dtype, maxModelLen, onBytes, quantizer);
+      const onTarget = (rank: number) => cuda.setDevice(this.#loading[rank].info.ordinal);
+      uploadWeights(targets, source, config, dtype, maxModelLen, onBytes, onTarget);
     } finally {
-      uploads.close();
-      cuda.synchronizeStream(this.#stream);
+      for (const { uploads } of targets) uploads.close();
+      for (const { stream } of this.#loading) cuda.synchronizeStream(stream);
       staging.free();
       source.close();
     }
-    return plan.weights;
+    return plans.map(({ weights }) => weights);
   }
 
   /**
    * Runs a short prompt on a cache of one block, so that the driver has taken all memory that it takes
    * for the kernels, and a device that cannot run them fails here.
-   * @returns bytes of the device that the model takes without its cache
+   * @returns bytes of each device that the model takes without its cache
    */
-  async #profile(model: CudaModel): Promise<number> {
+  async #profile(model: CudaModel): Promise<number[]> {
     const { layout: { blockSize }, maxModelLen } = this.#info(1, 0);
     const rows = Math.min(blockSize, maxModelLen);
     const transformer = this.#transformer(model, 1, 0);
@@ -455,40 +544,49 @@ class Loader {
     transformer.head.argmax(1);
     await transformer.pool.close();
     transformer.closeCache();
-    // Other processes may take and free memory meanwhile: what this one has taken is the least.
-    const measured = this.#freeBytes - this.cuda.memGetInfo().freeBytes;
-    const isAlone = this.lease.sharedBy === 1;
-    return Math.max(this.#memory.bytes, isAlone ? measured : 0);
+    return this.#each(({ memory, freeBytes }) => {
+      // Other processes may take and free memory meanwhile: what this one has taken is the least.
+      const measured = freeBytes - this.cuda.memGetInfo().freeBytes;
+      const isAlone = this.lease.sharedBy === 1;
+      return Math.max(memory.bytes, isAlone ? measured : 0);
+    });
   }
 
-  #planCache(usedBytes: number): KvCapacity {
+  /** The cache that fits into the memory of every device. */
+  #planCache(usedBytes: readonly number[]): KvCapacity {
     const { spec: { options }, model } = this;
-    const { layout } = this.#info(1, 0);
+    const layout = shardLayout(this.#info(1, 0).layout);
     const isAlone = this.lease.sharedBy === 1;
-    const availableBytes = isAlone ? this.#freeBytes : this.#device.totalBytes;
-    const { numBlocks } = planKvCache({
-      layout,
-      availableBytes,
-      unclaimedBytes: availableBytes, // claims are of host memory
-      addressableBytes: Infinity,
-      weightBytes: usedBytes,
-      memoryUtilization: options.gpuMemoryUtilization,
-      hostShare: this.lease.sharedBy,
-      numBlocksOverride: options.numGpuBlocksOverride,
-      swapSpaceGiB: 0, // it is not on the device
-      usesSwap: false,
-      maxNumSeqs: options.maxNumSeqs,
-      maxModelLen: model.maxModelLen,
-    });
+    const numBlocks = Math.min(
+      ...this.#loading.map(({ freeBytes, info, rank }) => {
+        const availableBytes = isAlone ? freeBytes : info.totalBytes;
+        return planKvCache({
+          layout,
+          availableBytes,
+          unclaimedBytes: availableBytes, // claims are of host memory
+          addressableBytes: Infinity,
+          weightBytes: usedBytes[rank],
+          memoryUtilization: options.gpuMemoryUtilization,
+          hostShare: this.lease.sharedBy,
+          numBlocksOverride: options.numGpuBlocksOverride,
+          swapSpaceGiB: 0, // it is not on the device
+          usesSwap: false,
+          maxNumSeqs: options.maxNumSeqs,
+          maxModelLen: model.maxModelLen,
+        }).numBlocks;
+      }),
+    );
     const swapBytes = options.preemptionMode === "swap" ? options.swapSpace * 2 ** 30 : 0;
-    const numSwapBlocks = Math.min(numBlocks, Math.floor(swapBytes / blockBytes(layout)));
+    const blockBytesOfAll = blockBytes(layout) * this.#loading.length;
+    const numSwapBlocks = Math.min(numBlocks, Math.floor(swapBytes / blockBytesOfAll));
     return { numBlocks, numSwapBlocks };
   }
 
   #executor(model: CudaModel, numBlocks: number, numSwapBlocks: number): Executor {
     const bytes = blockBytes(this.#info(numBlocks, numSwapBlocks).layout);
     const totalBytes = (numBlocks + numSwapBlocks) * bytes;
-    const detail = `${numBlocks} blocks of ${this.spec.options.blockSize} tokens on the device` +
+    const devices = this.#loading.length === 1 ? "the device" : `${this.#loading.length} devices`;
+    const detail = `${numBlocks} blocks of ${this.spec.options.blockSize} tokens on ${devices}` +
       (numSwapBlocks > 0 ? `, ${numSwapBlocks} in pinned memory for swapping` : "");
     this.onProgress({ phase: "kv-cache", doneBytes: 0, totalBytes, detail });
     const transformer = this.#transformer(model, numBlocks, numSwapBlocks);
@@ -498,42 +596,54 @@ class Loader {
   }
 
   #transformer(model: CudaModel, numBlocks: number, numSwapBlocks: number): CudaTransformer {
+    const { cuda } = this;
     const info = this.#info(numBlocks, numSwapBlocks);
-    const { layout } = info;
-    const { cuda, lease: { ordinal } } = this;
+    const blocks: CudaBlocks[] = [];
+    try {
+      this.#each(() => blocks.push(this.#allocateBlocks(info)));
+    } catch (error) {
+      for (const { address, swapAddress } of blocks) freeBlocks(cuda, address, swapAddress);
+      throw error;
+    }
+    const [first, ...others] = this.lease.ordinals.map((ordinal, rank) => ({
+      ...{ ordinal, address: blocks[rank].address },
+    }));
+    const pool = new CudaKvPool({ cuda, layout: info.layout, numBlocks, ...first, others });
+    return new CudaTransformer(model, { info, pool, blocks, graphs: this.#graphs() });
+  }
+
+  /** Blocks on the current device. */
+  #allocateBlocks({ layout: whole, numBlocks, numSwapBlocks }: ExecutorInfo): CudaBlocks {
+    const { cuda } = this, layout = shardLayout(whole);
     const address = allocateBlocks(cuda, layout, numBlocks);
-    const swapAddress = this.#swapBlocks(info, address);
-    const pool = new CudaKvPool({ cuda, layout, numBlocks, address, ordinal });
-    const swap = new CudaSwap(
-      cuda,
-      layout,
-      { address, numBlocks },
-      { address: swapAddress, numBlocks: numSwapBlocks },
-    );
-    return new CudaTransformer(model, { info, pool, swap, swapAddress, graphs: this.#graphs() });
+    try {
+      const swapAddress = allocateSwapBlocks(cuda, layout, numSwapBlocks);
+      const swap = new CudaSwap(
+        cuda,
+        layout,
+        { address, numBlocks },
+        { address: swapAddress, numBlocks: numSwapBlocks },
+      );
+      return { address, swap, swapAddress };
+    } catch (error) {
+      cuda.free(address);
+      throw error;
+    }
   }
 
   /** As vLLM: graphs unless `--enforce-eager`, of contexts up to `--max-seq-len-to-capture`. */
   #graphs(): DecodeGraphs | null {
     const { maxSeqLenToCapture } = this.spec.options;
-    if (this.#isPlain("graphs")) return null;
+    // A graph would be of all devices and of NCCL's kernels: that is not tried.
+    if (this.#isPlain("graphs") || this.#loading.length > 1) return null;
     const maxContextLen = Math.min(maxSeqLenToCapture, this.model.maxModelLen);
     const { maxRows } = this.#limits(1);
     const driver = GraphDriver.open(this.libraries);
-    return new DecodeGraphs(driver, this.#stream, { maxRows, maxContextLen });
+    return new DecodeGraphs(driver, this.#loading[0].stream, { maxRows, maxContextLen });
   }
 
   #isPlain(path: CudaPath): boolean {
     return this.args.plain.includes(path);
-  }
-
-  #swapBlocks({ layout, numSwapBlocks }: ExecutorInfo, blocks: bigint): bigint {
-    try {
-      return allocateSwapBlocks(this.cuda, layout, numSwapBlocks);
-    } catch (error) {
-      this.cuda.free(blocks);
-      throw error;
-    }
   }
 
   #limits(numBlocks: number): SliceLimits {
@@ -554,12 +664,13 @@ class Loader {
       headDim: config.headDim,
       blockSize: this.spec.options.blockSize,
       ...(this.#promptProducts && { promptProducts: this.#promptProducts.library.identity }),
+      ...(this.#loading.length > 1 && { shards: this.#loading.length }),
     };
     const { library: { softwareDevice } } = this.cuda;
-    const { name, totalBytes, ordinal } = this.#device;
+    const [{ info: { name, totalBytes } }] = this.#loading;
     const device = softwareDevice ? "the software device" : `${name}, ${shownSize(totalBytes)}`;
     return {
-      description: `cuda:${ordinal} (${device})`,
+      description: `cuda:${this.lease.ordinals.join(",")} (${device})`,
       model: identity,
       dtype: servedType(dtype, quantization),
       vocabSize: config.vocabSize,
@@ -574,4 +685,9 @@ class Loader {
       tokenTimeoutMs: softwareDevice ? 5_000 : 20,
     };
   }
+}
+
+function freeBlocks(cuda: Cuda, address: bigint, swapAddress: bigint): void {
+  cuda.free(address);
+  if (swapAddress !== 0n) cuda.hostFree(swapAddress);
 }

@@ -10,6 +10,7 @@ export const nullCuda: ExecutorKind = {
   usesProfile: false,
   sharesProcess: "never",
   hasFp8: false,
+  hasRanks: false,
   memory: "device",
   /** The API server needs a tokenizer; the shape of the cache is the executor's own. */
   find: async (options) => {

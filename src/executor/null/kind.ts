@@ -7,6 +7,7 @@ export const nullDevice: ExecutorKind = {
   usesProfile: false,
   sharesProcess: "on request",
   hasFp8: false,
+  hasRanks: false,
   memory: "none",
   /** The API server needs a tokenizer; the shape of the cache is the executor's own. */
   find: async (options) => {

@@ -7,6 +7,7 @@ export const sim: ExecutorKind = {
   usesProfile: true,
   sharesProcess: "by default",
   hasFp8: false,
+  hasRanks: false,
   memory: "none",
   find: async (options) => (await import("./find.ts")).findSimulatedModel(options),
   load: async (spec, _onProgress, clock) =>

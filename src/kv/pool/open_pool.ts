@@ -26,8 +26,8 @@ export function describePool(pool: KvPool): PoolDescription {
     case "none":
       return { memory: "none", layout, numBlocks };
     case "device": {
-      const { address, device, ordinal } = pool;
-      return { memory: "device", layout, numBlocks, address, device, ordinal };
+      const { address, device, ordinal, others } = pool;
+      return { memory: "device", layout, numBlocks, address, device, ordinal, others };
     }
   }
 }

@@ -47,8 +47,19 @@ export interface AccountedPool extends PoolShape, Runs {
   readonly memory: "none";
 }
 
+/** Where a device has its part of a pool's blocks. */
+export interface PoolShard {
+  /** Number of the device on this host. */
+  readonly ordinal: number;
+  /**
+   * Device address of block 0; the host must not dereference it. Block i starts at
+   * `address + i * blockBytes(shardLayout(layout))`.
+   */
+  readonly address: bigint;
+}
+
 /**
- * A pool in the memory of a device. Direct backends (between devices, or from a device to the network)
+ * A pool in the memory of a device, or of several that have some KV heads of each block. Direct backends (between devices, or from a device to the network)
  * take {@linkcode address}; staging backends copy runs to and from buffers of the host, in pieces that
  * their limits bound.
  *
@@ -59,17 +70,12 @@ export interface AccountedPool extends PoolShape, Runs {
  * Calls may overlap; the device carries them out in the order of the calls. A pool belongs to the thread
  * that opened it: another thread opens its own from the description (`open_pool.ts`).
  */
-export interface DevicePool extends PoolShape {
+export interface DevicePool extends PoolShape, PoolShard {
   readonly memory: "device";
   /** What the address belongs to, named as in `--device`. */
   readonly device: string;
-  /** Number of the device on this host. */
-  readonly ordinal: number;
-  /**
-   * Device address of block 0; the host must not dereference it. Block i starts at
-   * `address + i * blockBytes(layout)`.
-   */
-  readonly address: bigint;
+  /** The other devices, in their order, if blocks are divided among several. */
+  readonly others?: readonly PoolShard[];
   /** Resolves with the reason once the device has hung, for good. Never rejects. */
   readonly failed?: Promise<string>;
   /**
@@ -100,7 +106,15 @@ export interface DevicePool extends PoolShape {
 export type PoolDescription =
   | Pick<HostPool, "memory" | "layout" | "numBlocks" | "address">
   | Pick<AccountedPool, "memory" | "layout" | "numBlocks">
-  | Pick<DevicePool, "memory" | "layout" | "numBlocks" | "address" | "device" | "ordinal">;
+  | Pick<
+    DevicePool,
+    "memory" | "layout" | "numBlocks" | "address" | "device" | "ordinal" | "others"
+  >;
+
+/** The parts of a pool, by the order of its devices. */
+export function shardsOf({ ordinal, address, others = [] }: DevicePool): PoolShard[] {
+  return [{ ordinal, address }, ...others];
+}
 
 /** Resolves with the reason when a pool has failed for good; undefined for a pool that cannot. */
 export function failureOf(pool: KvPool): Promise<string> | undefined {

@@ -42,6 +42,8 @@ export interface BackendMessage<Data = unknown> {
   readonly payload?: Uint8Array<ArrayBuffer>;
   /** The sender no longer uses the payload's buffer, so it need not be copied. */
   readonly isPayloadGiven?: boolean;
+  /** See `Message` of the bus: takes back the payload of a received message. */
+  readonly giveBack?: () => void;
 }
 
 /**

@@ -20,10 +20,15 @@ export function freeSlots({ slots, instances }: Pick<HostRoom, "slots" | "instan
  * The host for one more instance; null: none has a free slot. Replicas are spread: the host with the fewest
  * instances, among equals the one with the most free slots, then the most memory. A host where an instance
  * has just failed comes last, or it would be chosen again and again.
+ * @param preferred a host that comes before others that have not failed
  */
-export function chooseHost<Host extends HostRoom>(hosts: readonly Host[]): Host | null {
+export function chooseHost<Host extends HostRoom>(
+  hosts: readonly Host[],
+  preferred: Host | null = null,
+): Host | null {
   const order = (a: Host, b: Host) =>
     Number(a.hasFailed) - Number(b.hasFailed) ||
+    Number(b === preferred) - Number(a === preferred) ||
     a.instances - b.instances ||
     freeSlots(b) - freeSlots(a) ||
     b.memoryBytes - a.memoryBytes ||

@@ -144,12 +144,13 @@ export class Fleet {
 
   /**
    * Starts an instance.
+   * @param replaces see {@linkcode LaunchRequest}
    * @returns its id, once it serves
    * @throws {LlumnixError} it ended before it served; its own error if it sent one
    * @throws {UnavailableError} the manager is stopping
    * @throws {ConflictError} the host where instances start is drained
    */
-  async start(): Promise<InstanceId> {
+  async start(replaces?: InstanceId): Promise<InstanceId> {
     if (this.#isClosed) throw new UnavailableError("the manager is stopping");
     const { clock, launcher, managerAddress, drainedHosts, onEvent } = this.#config;
     const { refusal } = this;
@@ -162,13 +163,18 @@ export class Fleet {
       avoidHosts: drainedHosts(),
       numBlocks: this.#numBlocks,
       startedBy: "manager",
+      replaces,
     });
-    const { pid, host, exited } = await launching.catch((error) => {
+    const launched = await launching.catch((error) => {
+      if (instance.hasJoined) return null; // it runs: only the answer of its host's agent is lost
       this.#instances.delete(instanceId);
       throw error;
     });
-    onEvent({ type: "launched", instanceId, pid, host });
-    exited.then(() => this.lose(instance));
+    if (launched !== null) {
+      const { pid, host, exited } = launched;
+      onEvent({ type: "launched", instanceId, pid, host });
+      exited.then(() => this.lose(instance));
+    }
     const cancelWait = clock.after(JOIN_TIMEOUT_MS, () => {
       if (!instance.hasJoined) this.lose(instance, "did not connect to the manager");
     });
@@ -189,7 +195,8 @@ export class Fleet {
     const { instanceId, registration } = request;
     if (registration) this.checkSettings(registration);
     const holder = this.#instances.get(instanceId);
-    this.#admission.checkJoin(request, holder, peer);
+    const isHosted = this.#config.launcher.has?.(instanceId) === true;
+    this.#admission.checkJoin(request, holder, peer, isHosted);
     const instance = holder ?? this.#expect(instanceId);
     const replaced = instance.join(request, peer);
     this.#instanceOfPeer.set(peer, instance);
@@ -349,11 +356,12 @@ export class Fleet {
     for (const instance of this.#instances.values()) instance.process.kill();
   }
 
-  /** Skips names that instances have which others started. */
+  /** Skips names that instances have which others started, whether they have joined or not. */
   #freshName(): InstanceId {
     for (;;) {
       const name = `${this.#namePrefix}${this.#nextNumber++}`;
-      if (!this.#instances.has(name) && !this.#admission.tombstones.hasName(name)) return name;
+      const isTaken = this.#instances.has(name) || this.#config.launcher.has?.(name) === true;
+      if (!isTaken && !this.#admission.tombstones.hasName(name)) return name;
     }
   }
 

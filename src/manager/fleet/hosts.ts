@@ -1,6 +1,7 @@
 import type { Clock } from "../../core/clock.ts";
 import { LlumnixError, RequestError } from "../../core/errors.ts";
 import type { HostStatus } from "../../core/protocol/admin.ts";
+import type { HostDrainNote } from "../../core/protocol/standing_orders.ts";
 import type { InstanceKeeper } from "./instance_keeper.ts";
 import type { ManagedInstance } from "./managed_instance.ts";
 
@@ -11,12 +12,17 @@ export interface HostsConfig {
   /** Names of hosts that can start instances, and may have none yet. */
   readonly withAgents: () => readonly string[];
   readonly keeper: Pick<InstanceKeeper, "drain" | "keep" | "noteRoom">;
+  /** {@linkcode Hosts.notes} have changed. */
+  readonly onOrder: () => void;
 }
 
 /** A host that an operator drains. The object tells this drain from a later one of the same host. */
 interface HostDrain {
   /** Instances of the host that drain at the same time. */
   readonly atOnce: number;
+  /** Instances that serve until it is their turn. */
+  readonly waiting: ManagedInstance[];
+  numDraining: number;
 }
 
 /**
@@ -26,6 +32,8 @@ interface HostDrain {
 export class Hosts {
   readonly #config: HostsConfig;
   readonly #drains = new Map<string, HostDrain>();
+  /** Hosts of which an operator of this manager has decided. */
+  readonly #decided = new Set<string>();
 
   constructor(config: HostsConfig) {
     this.#config = config;
@@ -51,18 +59,59 @@ export class Hosts {
   async drain(hostName: string, atOnce = Infinity): Promise<boolean> {
     this.#check(hostName);
     if (!(atOnce >= 1)) throw new RequestError(`at_once ${atOnce}: expected 1 or more`, "at_once");
-    const drain: HostDrain = { atOnce };
+    this.#decided.add(hostName);
+    return await this.#begin(hostName, atOnce);
+  }
+
+  /** The drains, for the next manager. */
+  get notes(): HostDrainNote[] {
+    return [...this.#drains].map(([hostName, { atOnce }]) => ({
+      hostName,
+      atOnce: atOnce === Infinity ? null : atOnce,
+    }));
+  }
+
+  /** Goes on with the drains of an earlier manager, except for hosts of which an operator has decided here. */
+  adopt(notes: readonly HostDrainNote[]): void {
+    const names = new Set(notes.map(({ hostName }) => hostName));
+    for (const hostName of [...this.#drains.keys()]) {
+      if (!names.has(hostName) && !this.#decided.has(hostName)) this.#end(hostName);
+    }
+    for (const { hostName, atOnce } of notes) {
+      if (this.#decided.has(hostName) || this.#drains.has(hostName)) continue;
+      this.#begin(hostName, atOnce ?? Infinity);
+    }
+  }
+
+  async #begin(hostName: string, atOnce: number): Promise<boolean> {
+    const drain: HostDrain = { atOnce, waiting: [], numDraining: 0 };
     this.#drains.set(hostName, drain);
+    this.#config.onOrder();
     this.#config.keeper.noteRoom(false);
-    const waiting = this.#instancesOf(hostName);
+    await this.#enqueue(hostName, drain, this.#instancesOf(hostName));
+    return this.#drains.get(hostName) === drain;
+  }
+
+  /** Resolves when these are drained, as far as they were not waiting behind others. */
+  async #enqueue(
+    hostName: string,
+    drain: HostDrain,
+    instances: readonly ManagedInstance[],
+  ): Promise<void> {
+    drain.waiting.push(...instances);
     const drainNext = async (): Promise<void> => {
-      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+      for (let next = drain.waiting.shift(); next !== undefined; next = drain.waiting.shift()) {
         if (this.#drains.get(hostName) !== drain) return;
         await this.#drain(next);
       }
+      drain.numDraining--;
     };
-    await Promise.all(waiting.slice(0, atOnce).map(drainNext));
-    return this.#drains.get(hostName) === drain;
+    const turns: Promise<void>[] = [];
+    while (drain.numDraining < drain.atOnce && drain.waiting.length > 0) {
+      drain.numDraining++;
+      turns.push(drainNext()); // takes one at once
+    }
+    await Promise.all(turns);
   }
 
   /**
@@ -71,7 +120,13 @@ export class Hosts {
    */
   keep(hostName: string): void {
     this.#check(hostName);
+    this.#decided.add(hostName);
+    this.#end(hostName);
+  }
+
+  #end(hostName: string): void {
     this.#drains.delete(hostName);
+    this.#config.onOrder();
     for (const { instanceId, isLost } of this.#instancesOf(hostName)) {
       if (!isLost) this.#config.keeper.keep(instanceId);
     }
@@ -80,7 +135,9 @@ export class Hosts {
 
   /** An instance serves for the first time. */
   noteServing(instance: ManagedInstance): void {
-    if (this.isDrained(instance.hostName)) this.#drain(instance);
+    const { hostName } = instance;
+    const drain = hostName === null ? undefined : this.#drains.get(hostName);
+    if (drain !== undefined) this.#enqueue(hostName!, drain, [instance]);
   }
 
   /** @throws {LlumnixError} there is no such host */

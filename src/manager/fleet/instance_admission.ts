@@ -37,12 +37,18 @@ export class InstanceAdmission {
 
   /**
    * @param holder the instance that has the name; undefined: none
+   * @param isHosted the agent of a host has started it, by order of an earlier manager
    * @throws {LlumnixError} `not_found`: the manager has given up the instance, which should end
    * @throws {UsageError} another instance has its name
    * @throws {ConflictError} another instance that had its name is still ending
    * @throws {UnavailableError} the manager does not expect the instance
    */
-  checkJoin(request: JoinRequest, holder: ManagedInstance | undefined, peer: Peer): void {
+  checkJoin(
+    request: JoinRequest,
+    holder: ManagedInstance | undefined,
+    peer: Peer,
+    isHosted = false,
+  ): void {
     const { instanceId, isRunning = false, startedBy = "manager" } = request;
     const isHolder = holder?.isSameAs(request) === true;
     const isGivenUp = isHolder
@@ -54,7 +60,7 @@ export class InstanceAdmission {
     if (holder && !isHolder && startedBy !== "manager") throw nameTakenError(holder);
     const isExpected = holder
       ? isHolder && (isRunning || holder.peer === null || holder.peer === peer)
-      : isRunning || startedBy !== "manager";
+      : isRunning || isHosted || startedBy !== "manager";
     if (!isExpected || this.#isClosed) {
       throw new UnavailableError(`the manager does not expect an instance "${instanceId}"`);
     }

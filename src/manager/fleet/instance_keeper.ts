@@ -36,6 +36,11 @@ export interface InstanceKeeperConfig {
   readonly onEvent: (event: ManagerEvent) => void;
   /** Which instances take requests has changed, or how many are expected. */
   readonly onChange: () => void;
+  /**
+   * What must outlive this manager has changed: the number of instances, or a drain.
+   * @param decided the instance of which an operator has decided; absent: none
+   */
+  readonly onOrder: (decided?: InstanceId) => void;
 }
 
 /**
@@ -49,10 +54,17 @@ export class InstanceKeeper {
   readonly #replacement: Replacement;
   readonly #healthCheck: HealthCheck;
   readonly #scalingLoop: ScalingLoop | null;
-  /** Instances that there should be. */
-  #numWanted = 0;
-  /** Of them, those that came and went by calls. */
-  #change = 0;
+  /** Instances that the options ask for. */
+  #numInitial = 0;
+  /** Instances that the hosts bring. */
+  #numOfHosts = 0;
+  /** Instances that were added, less those removed: by earlier managers, and by this one. */
+  #adoptedChange = 0;
+  #ownChange = 0;
+  /** Instances that were there already, or that others have started: at least so many are wanted. */
+  #numFound = 0;
+  /** The number that an earlier manager has told counts, and not what its instances keep. */
+  #isTold = false;
   /** Instances that an API server starts at the beginning; 0 once all of them serve. */
   #numAwaited = 0;
   /** Additional instances that start; they count as wanted once they serve. */
@@ -64,13 +76,15 @@ export class InstanceKeeper {
   #isStopped = false;
   /** Why an instance did not start in the place of another; null: none failed lately. */
   #failedStart: string | null = null;
+  /** The last replacement that was asked for; never rejects. */
+  #replacing: Promise<void> = Promise.resolve();
 
   constructor(config: InstanceKeeperConfig) {
     this.#config = config;
     this.#fleet = config.fleet;
     const { initialInstances, disableInitInstanceByManager } = config.options;
     if (disableInitInstanceByManager) this.#numAwaited = initialInstances;
-    else this.#numWanted = initialInstances;
+    else this.#numInitial = initialInstances;
     this.#recovery = this.#makeRecovery();
     this.#replacement = this.#makeReplacement();
     this.#healthCheck = this.#makeHealthCheck();
@@ -89,12 +103,23 @@ export class InstanceKeeper {
     return Math.max(this.#numWanted, this.#numAwaited);
   }
 
-  /**
-   * Hosts have joined that bring this many instances to the service, all hosts together. Instances that
-   * serve there already are among those that are wanted.
-   */
+  /** Instances that were added, less those that were removed, also by earlier managers. */
+  get instanceChange(): number {
+    return this.#adoptedChange + this.#ownChange;
+  }
+
+  /** See {@linkcode instanceChange}: how many an earlier manager has added, less those removed. */
+  adoptChange(change: number): void {
+    if (this.#isTold) return;
+    this.#adoptedChange = change;
+    this.#config.onChange();
+  }
+
+  /** The hosts bring this many instances to the service, all hosts together. */
   noteHosts(numInstances: number): void {
-    this.#numWanted = Math.max(this.#numWanted, numInstances + this.#change);
+    const change = numInstances - this.#numOfHosts;
+    this.#numOfHosts = numInstances;
+    if (change < 0) this.#numFound = Math.max(0, this.#numFound + change);
   }
 
   /** Room for instances has come or gone: see {@linkcode Replacement.noteRoom}. */
@@ -137,7 +162,10 @@ export class InstanceKeeper {
    *   the user can fix
    */
   async recover(survivors: readonly InstanceId[] | null, numWanted?: number): Promise<void> {
-    if (numWanted !== undefined) this.#numWanted = numWanted;
+    if (numWanted !== undefined) {
+      this.#isTold = true;
+      this.#adoptedChange = numWanted - this.#numInitial - this.#numOfHosts;
+    }
     await this.#recovery.awaitJoins(survivors);
     if (!this.#isStopped) await this.#completeRecovery();
   }
@@ -155,12 +183,13 @@ export class InstanceKeeper {
 
   /**
    * Starts one more instance.
+   * @param replaces see {@linkcode LaunchRequest}
    * @returns its id, once it serves
    * @throws {LlumnixError} it ended before it served
    * @throws {UnavailableError} the manager is stopping
    * @throws {ConflictError} there are as many instances as scaling allows
    */
-  async add(): Promise<InstanceId> {
+  async add(replaces?: InstanceId): Promise<InstanceId> {
     const { scaling } = this.#config;
     const numScaled =
       this.#fleet.all.filter((one) => one.isStaying && one.drain?.by !== "operator").length;
@@ -171,7 +200,7 @@ export class InstanceKeeper {
     }
     this.#numAdding++;
     try {
-      const instanceId = await this.#fleet.start();
+      const instanceId = await this.#fleet.start(replaces);
       this.#want(1);
       return instanceId;
     } finally {
@@ -197,7 +226,8 @@ export class InstanceKeeper {
     const instance = this.#fleet.get(instanceId);
     const ended = instance.endDrain();
     if (ended === null) return;
-    if (ended.isRemoval) this.#want(1);
+    if (ended.isRemoval) this.#want(1, instance.startedBy === "manager");
+    this.#config.onOrder(instanceId);
     this.#config.onChange();
     this.#config.onEvent({ type: "kept", instanceId });
   }
@@ -215,6 +245,20 @@ export class InstanceKeeper {
       throw new UnavailableError(`${instanceId} is still starting; try again when it serves`);
     }
     this.#beginRemoval(instance, by);
+    return await this.#finishRemoval(instance);
+  }
+
+  /**
+   * Goes on with a drain, or a removal, that an earlier manager has begun. The number of instances that
+   * there should be is without one that is removed.
+   */
+  async resumeDrain(instanceId: InstanceId, by: DrainCause, isRemoval: boolean): Promise<void> {
+    const instance = this.#fleet.get(instanceId);
+    this.#beginDrain(instance, by, isRemoval);
+    if (isRemoval) await this.#finishRemoval(instance);
+  }
+
+  async #finishRemoval(instance: ManagedInstance): Promise<boolean> {
     await this.#untilDrained(instance, this.#config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS);
     if (!instance.isBeingRemoved || instance.isLost || this.#isStopped) return false;
     await this.#fleet.stop(instance);
@@ -222,34 +266,52 @@ export class InstanceKeeper {
   }
 
   /**
-   * Drains and stops an instance, and starts another in its place. The only instance that takes requests
-   * stops after the other serves; of several, the instance stops first, because a host may not have
-   * room for one more.
+   * Drains and stops an instance, and starts another in its place. One at a time, whoever asks, and only
+   * once no instance is missing or starting: hosts that are upgraded at the same time do not drain all at
+   * once. The only instance that takes requests stops after the other serves; of several, the instance
+   * stops first, because a host may not have room for one more.
+   * @param isWanted whether the replacement is still wanted when its turn has come
    * @throws {LlumnixError} the other instance did not start, or this one was kept: it serves on
    */
-  async replace(instanceId: InstanceId): Promise<void> {
+  replace(instanceId: InstanceId, isWanted: () => boolean = () => true): Promise<void> {
+    const replaced = this.#replacing.then(() => this.#replace(instanceId, isWanted));
+    this.#replacing = replaced.catch(() => {});
+    return replaced;
+  }
+
+  async #replace(instanceId: InstanceId, isWanted: () => boolean): Promise<void> {
+    this.#failedStart = null;
+    await this.#untilComplete();
+    if (!isWanted()) return;
     if (!this.#fleet.all.some((one) => one.instanceId === instanceId && one.isStaying)) return; // lost
+    const { launcher, drainTimeoutMs = DEFAULT_DRAIN_TIMEOUT_MS } = this.#config;
     const instance = this.#fleet.get(instanceId);
     const isOnly = this.#fleet.serving.every((one) => one === instance || !one.isAvailable);
-    this.#failedStart = null;
-    if (isOnly) {
-      await this.add();
-      this.#beginRemoval(instance, "upgrade");
-    } else this.#beginDrain(instance, "upgrade");
-    await this.#untilDrained(instance, this.#config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS);
-    if (this.#isStopped) throw new UnavailableError("the manager is stopping");
-    if (!instance.isLost) {
-      if (!instance.isDraining) throw new ConflictError(`${instanceId} was kept by an operator`);
-      await this.#fleet.stop(instance);
+    launcher.preferHostOf?.(instanceId);
+    try {
+      if (isOnly) {
+        await this.add(instanceId);
+        this.#beginRemoval(instance, "upgrade");
+      } else this.#beginDrain(instance, "upgrade");
+      await this.#untilDrained(instance, drainTimeoutMs);
+      if (this.#isStopped) throw new UnavailableError("the manager is stopping");
+      if (!instance.isLost) {
+        if (!instance.isDraining) throw new ConflictError(`${instanceId} was kept by an operator`);
+        await this.#fleet.stop(instance);
+      }
+      await this.#untilComplete();
+    } finally {
+      launcher.preferHostOf?.(null);
     }
-    await this.#untilComplete();
   }
 
   /** @throws {UnavailableError} an instance did not start */
   async #untilComplete(): Promise<void> {
     const { clock, options } = this.#config;
+    const isStarting = ({ phase, isCandidate }: ManagedInstance) =>
+      phase === "starting" && !isCandidate;
     const isComplete = () =>
-      this.#numMissing === 0 && this.#fleet.all.every(({ phase }) => phase !== "starting");
+      !this.#recovery.isWaiting && this.#numMissing === 0 && !this.#fleet.all.some(isStarting);
     while (!isComplete()) {
       if (this.#failedStart !== null) throw new UnavailableError(this.#failedStart);
       if (this.#isStopped) throw new UnavailableError("the manager is stopping");
@@ -273,7 +335,9 @@ export class InstanceKeeper {
     this.#replacement.stop();
     this.#scalingLoop?.stop();
     for (const instance of this.#fleet.all) {
-      if (instance.overruleOwnDrain()?.isRemoval) this.#want(1);
+      if (instance.overruleOwnDrain()?.isRemoval) {
+        this.#want(1, instance.startedBy === "manager");
+      }
     }
     this.#config.onChange();
   }
@@ -297,16 +361,25 @@ export class InstanceKeeper {
     if (this.#isFinishing) this.#beginDrain(instance, "shutdown");
     if (instance.startedBy === "manager" && !this.#recovery.isWaiting) return;
     const { numExpected } = this;
-    this.#numWanted = Math.max(this.#numWanted, this.#numStaying);
+    this.#numFound = Math.max(this.#numFound, this.#numStaying);
     if (this.#numWanted >= this.#numAwaited) this.#numAwaited = 0;
     if (this.numExpected !== numExpected) this.#config.onChange();
   }
 
   noteEnd(instance: ManagedInstance): void {
+    if (instance.isDraining) this.#config.onOrder();
     // `Fleet.start` reports a failed start to its caller. An instance of a previous manager has none.
     const failedToStart = instance.process.wasLaunched && instance.registration === null;
     if (failedToStart || instance.isCandidate || instance.isBeingRemoved) return;
     this.#replacement.noteLoss(this.#config.clock.nowMs() - instance.servingSinceMs);
+  }
+
+  get #numWanted(): number {
+    return Math.max(0, this.#numFound, this.#numOrdered);
+  }
+
+  get #numOrdered(): number {
+    return this.#numInitial + this.#numOfHosts + this.instanceChange;
   }
 
   /** The instances that count as wanted, and serve or start. */
@@ -316,7 +389,8 @@ export class InstanceKeeper {
 
   /** The instances that are wanted and can be started. Others wait until a host has room. */
   get #numMissing(): number {
-    return Math.max(0, Math.min(this.#numWanted - this.#numStaying, this.#room));
+    const numPresent = this.#numStaying + (this.#config.launcher.numUnjoined ?? 0);
+    return Math.max(0, Math.min(this.#numWanted - numPresent, this.#room));
   }
 
   get #room(): number {
@@ -328,18 +402,24 @@ export class InstanceKeeper {
     return this.#config.launcher.room !== undefined;
   }
 
-  #want(change: number): void {
-    this.#numWanted += change;
-    this.#change += change;
+  /** @param isOrdered false: the instance that comes or goes was started by others, and counts while it is there */
+  #want(change: number, isOrdered = true): void {
+    if (isOrdered) this.#ownChange += change;
+    if (this.#numFound > 0) this.#numFound += change;
+    this.#config.onOrder();
   }
 
   #beginRemoval(instance: ManagedInstance, by: DrainCause): void {
-    if (!instance.isBeingRemoved && this.#numStaying <= this.#numWanted) this.#want(-1);
+    if (!instance.isBeingRemoved && this.#numStaying <= this.#numWanted) {
+      this.#want(-1, instance.startedBy === "manager");
+    }
     this.#beginDrain(instance, by, true);
   }
 
   #beginDrain(instance: ManagedInstance, by: DrainCause, isRemoval = false): void {
-    if (!instance.beginDrain(by, isRemoval)) return;
+    const isNew = instance.beginDrain(by, isRemoval);
+    this.#config.onOrder(instance.instanceId);
+    if (!isNew) return;
     this.#config.onChange();
     this.#config.onEvent({ type: "draining", instanceId: instance.instanceId });
   }

@@ -11,6 +11,8 @@ export interface LaunchRequest {
   /** KV blocks of the instance unless an option sets them; null: it measures how many fit. */
   readonly numBlocks: number | null;
   readonly startedBy: "manager" | "api-server";
+  /** It takes the place of this instance, on its host, which ends later: both run for a while. */
+  readonly replaces?: InstanceId;
 }
 
 export interface ExitStatus {
@@ -47,6 +49,18 @@ export interface InstanceLauncher {
   refusal?(managerAddress: Address, avoidHosts: ReadonlySet<string>): string | null;
   /** Instances that could be started now; absent: as many as anybody wants. */
   readonly room?: number;
+  /**
+   * The next instance should start where this one runs, if there is room once it has ended; null: anywhere
+   * again. Absent: there is one host.
+   */
+  preferHostOf?(instanceId: InstanceId | null): void;
+  /**
+   * Instances that run or start and that have not joined this manager yet: an earlier one has ordered them.
+   * None is started in their place. Default: 0.
+   */
+  readonly numUnjoined?: number;
+  /** Whether an instance of this name runs or starts, as {@linkcode numUnjoined} counts them, or has joined. */
+  has?(instanceId: InstanceId): boolean;
   /** @throws the process of the instance cannot be started */
   launch(request: LaunchRequest): Promise<LaunchedInstance>;
   /**

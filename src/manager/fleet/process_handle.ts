@@ -36,6 +36,11 @@ export class ProcessHandle {
     return this.#launched !== null;
   }
 
+  /** Somebody else started it on this host, or on that of an agent. */
+  get isAdopted(): boolean {
+    return this.#adopted !== null;
+  }
+
   /** Null unless it is a child. */
   get pid(): number | null {
     return this.#launched?.pid ?? null;

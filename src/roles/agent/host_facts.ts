@@ -21,11 +21,12 @@ export function hostName(written: string | null, ofSystem = Deno.hostname): stri
   );
 }
 
-/** Tells this machine from others, and a container from others of its machine. */
+/** Tells this machine from others, and a container or network namespace from others of its machine. */
 export function machineId(): string {
   const start = HostProcess.startOf(Deno.pid);
+  if (start === undefined) return crypto.randomUUID();
   // Without its last part, which is of the process alone.
-  return start === undefined ? crypto.randomUUID() : start.slice(0, start.lastIndexOf(":"));
+  return `${start.slice(0, start.lastIndexOf(":"))}:${Deno.readLinkSync("/proc/self/ns/net")}`;
 }
 
 export function hostResources(): HostResources {
@@ -37,21 +38,24 @@ export function hostResources(): HostResources {
 }
 
 /**
- * How many instances the host runs at once: one for each of its devices, else one for all cores.
+ * How many instances the host runs at once: as many as its devices suffice for, else one for all cores.
  * @param written `--host-slots`; null: as many as above, and at least `initialInstances`
  * @throws {UsageError} there are fewer devices, and they are not shared
  */
 export function hostSlots(
-  { device, allowSharedDevice }: Pick<EngineOptions, "device" | "allowSharedDevice">,
+  options: Pick<EngineOptions, "device" | "allowSharedDevice" | "tensorParallelSize">,
   written: number | null,
   initialInstances: number,
-  numDevices = executorKind(device).countDevices?.() ?? 0,
+  numDevices = executorKind(options.device).countDevices?.() ?? 0,
 ): number {
-  const slots = written ?? Math.max(numDevices, initialInstances, 1);
-  if (numDevices === 0 || slots <= numDevices || allowSharedDevice) return slots;
+  const { allowSharedDevice, tensorParallelSize: devicesEach } = options;
+  const most = Math.floor(numDevices / devicesEach);
+  const slots = written ?? Math.max(most, initialInstances, 1);
+  if (numDevices === 0 || slots <= most || allowSharedDevice) return slots;
+  const own = devicesEach === 1 ? "a device of its own" : `${devicesEach} devices of its own`;
   const wanted = written === null ? `--initial-instances ${slots}` : `--host-slots ${slots}`;
   throw new UsageError(
-    `${wanted}: each instance needs a device of its own, and this host shows ${numDevices}. Lower the ` +
+    `${wanted}: each instance needs ${own}, and this host shows ${numDevices}. Lower the ` +
       "number, or let instances share a device and its memory: --allow-shared-device",
   );
 }

@@ -3,27 +3,11 @@ import { join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
 import { removeIfPresent } from "../../core/files.ts";
 import { MAX_HOST_SLOTS } from "../../core/protocol/agents.ts";
-import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { InstanceRecords, RecordedInstance } from "../../agent/instance_records.ts";
 import { prepareDirectory, userDirectory } from "../manager_address.ts";
 
 /** More than the longest list. */
 const MAX_FILE_BYTES = 64 << 10;
-
-/** An instance, and what tells its process from later ones of the same pid. */
-export interface RecordedInstance {
-  readonly instanceId: InstanceId;
-  readonly pid: number;
-  /** See `HostProcess.startOf`. */
-  readonly processStart: string;
-}
-
-/** The instances that run on a host. */
-export interface InstanceRecords {
-  read(): readonly RecordedInstance[];
-  write(instances: readonly RecordedInstance[]): void;
-  /** None runs, and no other agent needs to know. */
-  clear(): void;
-}
 
 /** Records in a file of this user, which one agent at a time has. */
 export class InstanceRecordFile implements InstanceRecords, Disposable {

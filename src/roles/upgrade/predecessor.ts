@@ -8,6 +8,8 @@ import { fileProblem } from "../../core/file_problem.ts";
 import type { Log } from "../../core/log.ts";
 import type {
   Handover,
+  RoleStatus,
+  TakeOver,
   Upgraded,
   UpgradeOrder,
   UpgradeRole,
@@ -37,12 +39,12 @@ export interface UpgradesConfig {
   /** Descriptors of the sockets at which clients reach this process. */
   readonly sockets: () => readonly number[];
   /** Gives up what only one process can have, for a successor that is ready. */
-  readonly handOver: () => Promise<Handover>;
+  readonly handOver: (to: TakeOver) => Promise<Handover>;
   /** The successor ended after the handover, before it served: takes back what was given up. */
   readonly takeBack: () => Promise<void>;
   /** The successor serves. */
   readonly onReplaced: (pid: number) => void;
-  readonly status: () => Pick<UpgradeStatus, "instances" | "rollout">;
+  readonly status: () => RoleStatus | Promise<RoleStatus>;
   /** The arguments of this process. Default: those of its command line. */
   readonly argv?: readonly string[];
   readonly clock?: Clock;
@@ -135,11 +137,11 @@ export class Upgrades implements AsyncDisposable {
     return {
       calls: {
         upgrade: async ({ data }) => ({ data: await this.#upgrade(data) }),
-        upgrade_status: () => ({ data: this.#status() }),
+        upgrade_status: async () => ({ data: await this.#status() }),
         take_over: async ({ data }, peer) => {
           const candidate = this.#candidateOf(peer);
           candidate.version = data.version;
-          candidate.handover ??= this.#config.handOver();
+          candidate.handover ??= this.#config.handOver(data);
           return { data: await candidate.handover };
         },
         taken_over: async (_, peer) => {
@@ -166,10 +168,11 @@ export class Upgrades implements AsyncDisposable {
     return this.#successor !== null;
   }
 
-  #status(): UpgradeStatus {
+  async #status(): Promise<UpgradeStatus> {
     const { role, status } = this.#config;
+    const ofRole = await status();
     const isReplaced = this.#isReplaced;
-    return { role, pid: Deno.pid, version: fullVersion(), isReplaced, ...status() };
+    return { role, pid: Deno.pid, version: fullVersion(), isReplaced, ...ofRole };
   }
 
   /** @throws {ConflictError} the peer is not the successor that this process has started */

@@ -26,7 +26,7 @@ export function serviceUnits(proc = "/proc"): ServiceUnit[] {
     roles.set(name, (roles.get(name) ?? new Set()).add(words[1] ?? ""));
   }
   return [...roles].map(([name, roles]) => {
-    const isRestarted = [...roles].every((role) => role === "instance" || role === "agent");
+    const isRestarted = [...roles].every((role) => role === "instance");
     return { name, command: `systemctl ${isRestarted ? "restart" : "reload"} ${name}` };
   }).sort((a, b) => a.name < b.name ? -1 : 1);
 }

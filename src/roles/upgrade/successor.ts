@@ -42,10 +42,14 @@ export class Predecessor {
     return new Predecessor(peer, gone, sockets);
   }
 
-  /** To be called once this process can serve: the predecessor gives up what only one can have. */
-  async takeOver(): Promise<Handover> {
+  /**
+   * To be called once this process can serve: the predecessor gives up what only one can have.
+   * @param candidate see {@linkcode TakeOver}
+   */
+  async takeOver(candidate?: string): Promise<Handover> {
     const options = { timeoutMs: TAKE_OVER_TIMEOUT_MS };
-    return (await this.#peer.call("take_over", { data: { version: fullVersion() } }, options)).data;
+    const data = { version: fullVersion(), candidate };
+    return (await this.#peer.call("take_over", { data }, options)).data;
   }
 
   /** This process serves: the predecessor takes no more requests, and ends when it has none. */

@@ -1,4 +1,5 @@
 import type { EngineOptions } from "../../core/options.ts";
+import type { LeaderFence } from "../../core/leader_fence.ts";
 import type { Random } from "../../core/random.ts";
 import type { StepInput } from "../../executor/executor.ts";
 import { Instance } from "../../instance/instance.ts";
@@ -25,6 +26,9 @@ export interface SimInstanceArgs {
   readonly fabric: SimFabric;
   /** Called when a step computes the fatal token of a poison request. */
   readonly onDeath: () => void;
+  /** Default: not known. */
+  readonly hostName?: string;
+  readonly fence?: LeaderFence;
 }
 
 /** The production instance as a process of a simulated cluster. Its model has a real KV cache. */
@@ -44,6 +48,7 @@ export class SimInstance {
 
   constructor(args: SimInstanceArgs) {
     const { scenario, request: { instanceId, managerAddress }, node, pid } = args;
+    const { hostName, fence } = args;
     this.#args = args;
     this.instanceId = instanceId;
     this.node = node;
@@ -51,6 +56,8 @@ export class SimInstance {
       options: engineOptions(scenario),
       instanceId,
       managerAddress,
+      hostName,
+      fence,
       hostShare: 1,
       pid,
       clock: node.clock,

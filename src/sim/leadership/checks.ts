@@ -1,3 +1,4 @@
+import { hearingPeriodMs } from "../../cluster/leadership/hearing.ts";
 import type { Leadership } from "../../core/protocol/leadership.ts";
 import type { LeadershipScenario } from "./scenario.ts";
 import type { Observer } from "./processes.ts";
@@ -8,14 +9,14 @@ const MAX_GAP_MS = {
   leader_killed: 500,
   /** Beyond the lease, at whose end others take over. */
   leader_cut: 1_000,
-  /** Beyond four leases: the reports of all candidates, and a lease in which the difference lasts. */
+  /** Beyond four periods of hearing: the reports of all candidates, and one in which the difference lasts. */
   instances_cut: 2_000,
 };
 const LEASES_WITHOUT_DECISION = {
   store_away: 0,
   leader_killed: 0,
   leader_cut: 1,
-  instances_cut: 4,
+  instances_cut: 4 * hearingPeriodMs(1),
 };
 /** New epochs that a fault may cost: the store of a cut-off leader, and what is refused meanwhile. */
 const EPOCHS_PER_FAULT = 4;

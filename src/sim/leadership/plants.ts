@@ -44,6 +44,7 @@ function withList(store: LeaseStore, list: List): LeaseStore {
     set: (...args) => store.set(...args),
     list,
     watch: (...args) => store.watch(...args),
+    describe: () => store.describe(),
     close: () => store.close(),
   };
 }
@@ -89,6 +90,7 @@ class WatchOnlyStore implements LeaseStore {
 
   get: LeaseStore["get"] = (key) => this.store.get(key);
   set: LeaseStore["set"] = (...args) => this.store.set(...args);
+  describe: LeaseStore["describe"] = () => this.store.describe();
 
   async list(scope: Scope): Promise<StoreList> {
     const known = this.#lists.get(scope);

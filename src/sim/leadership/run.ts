@@ -1,3 +1,4 @@
+import { CALLS_PER_LEASE } from "../../cluster/leadership/candidate.ts";
 import { Random } from "../../core/random.ts";
 import { VirtualClock } from "../clock/virtual_clock.ts";
 import { SimNetwork, type SimNode } from "../network/sim_bus.ts";
@@ -101,7 +102,8 @@ class World {
   }
 
   #connectStore(node: SimNode) {
-    return plantedStore(this.#store.connect(node, this.scenario.leaseMs / 3), this.plant);
+    const timeoutMs = this.scenario.leaseMs / CALLS_PER_LEASE;
+    return plantedStore(this.#store.connect(node, timeoutMs), this.plant);
   }
 
   #observer(): Observer {

@@ -131,7 +131,7 @@ export class SimNetwork {
   }
 
   canPass(from: string, to: string): boolean {
-    return !this.#blocked.has(`${from}>${to}`);
+    return this.#blocked.size === 0 || !this.#blocked.has(`${from}>${to}`);
   }
 
   isStopped(name: string): boolean {
@@ -140,7 +140,7 @@ export class SimNetwork {
 
   delayMs(from: string, to: string): number {
     const { meanDelayMs, random } = this.#config;
-    const factor = this.#slowness.get(`${from}>${to}`) ?? 1;
+    const factor = this.#slowness.size === 0 ? 1 : this.#slowness.get(`${from}>${to}`) ?? 1;
     return factor * meanDelayMs * 0.5 * (1 + random.exponential());
   }
 

@@ -8,6 +8,7 @@ import {
   type Scope,
   StoreAwayError,
   type StoreChange,
+  type StoreDescription,
   type StoreEntry,
   type StoreWatcher,
 } from "../../cluster/store/lease_store.ts";
@@ -274,6 +275,10 @@ class SimStoreClient implements LeaseStore {
       else this.server.handle(() => this.server.watch(watch, after));
     });
     return stop;
+  }
+
+  describe(): Promise<StoreDescription> {
+    return this.#call(() => ({ server: this.name, place: "this process" }));
   }
 
   close(): Promise<void> {

@@ -31,7 +31,10 @@ refuses(
   ["--load-format=pt"],
   "--load-format pt is not supported: weights are read from safetensors files only",
 );
-refuses(["-tp", "2"], "--tensor-parallel-size 2 is not available yet; leave it at its default (1)");
+refuses(
+  ["-pp", "2"],
+  "--pipeline-parallel-size 2 is not available yet; leave it at its default (1)",
+);
 refuses(["-q", "awq"], "--quantization awq is not available yet; leave it at its default (unset)");
 
 Deno.test("every argument may be given at its default", async () => {

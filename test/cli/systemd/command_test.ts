@@ -26,9 +26,10 @@ Deno.test("systemd: prints the unit of a command, by default of serve", async ()
   assert.match(text, /^ExecStart=\/.* manager --initial-instances 3$/m);
   assert.match(await run(["--", "--initial-instances", "3"]), / serve --initial-instances 3$/m);
   assert.match(await run([]), / serve$/m);
-  const key = ["--cluster-key-file", "/etc/llumnix/key"];
-  const instance = await run(["--", "instance", "--manager-address", "tcp:10.0.0.1:9000", ...key]);
-  assert.match(instance, /^ExecStart=.* instance --manager-address tcp:10\.0\.0\.1:9000 --clus/m);
+  const instance = await run(["--", "instance", "--manager-address", "tcp:10.0.0.1:9000"]);
+  assert.match(instance, /^ExecStart=.* instance --manager-address tcp:10\.0\.0\.1:9000$/m);
+  const agent = await run(["--user", "--", "agent", "--cluster=etcd://x", "--cluster-key-file=/k"]);
+  assert.match(agent, /^ExecStart=.* agent --cluster=etcd:\/\/x --cluster-key-file=\/k$/m);
 });
 
 Deno.test("systemd: refuses what would not start, or would be read by everybody", async () => {
@@ -43,6 +44,11 @@ Deno.test("systemd: refuses what would not start, or would be read by everybody"
     [["--", "serve", "--admin-token=s"], /--admin-token would be .* set LLUMNIX_ADMIN_TOKEN/],
     [["--", "serve", "--model", "./m"], /^\.\/m: .* write the absolute path$/],
     [["--", "serve", "--config-file=~/c.yaml"], /^--config-file=~\/c\.yaml: .* absolute path$/],
+    [
+      ["--", "agent", "--cluster", "etcd://x", "--cluster-key-file", "/k"],
+      /^--cluster-key-file: the service runs as a user of its own.* set LLUMNIX_CLUSTER_KEY in/,
+    ],
+    [["--", "serve", "--cluster-credentials", "/k"], /^--cluster-credentials: .* environment file/],
     [["--name", "a/b"], /--name a\/b: expected the name of a unit/],
     [["--name", "x.service"], /without "\.service"/],
     [["--watchdog", "-1"], /--watchdog/],

@@ -55,7 +55,7 @@ Deno.test("unit: instances outlive an agent that crashes, and `serve --cluster` 
     const settings = settingsOf(unitText({ ...options, role, hasAgent: true }));
     assert.deepEqual(settings.get("KillMode"), ["process"]);
     assert.deepEqual(settings.get("Restart"), ["on-failure"]);
-    assert.equal(settings.get("ExecReload"), undefined);
+    assert.deepEqual(settings.get("ExecReload"), ["/bin/kill -s USR2 $MAINPID"]);
     // Where the next agent finds them.
     assert.deepEqual(settings.get("RuntimeDirectory"), ["llumnix"]);
     assert.deepEqual(settings.get("RuntimeDirectoryPreserve"), ["yes"]);
@@ -94,11 +94,14 @@ Deno.test({
   async fn() {
     const directory = await Deno.makeTempDir();
     try {
-      for (const role of ["serve", "manager", "api-server", "instance"] as const) {
+      const roles = ["serve", "manager", "api-server", "instance", "agent"] as const;
+      const withAgent = roles.map((role) => ({ role, hasAgent: role === "agent" }));
+      withAgent.push({ role: "serve", hasAgent: true }); // serve --cluster
+      for (const { role, hasAgent } of withAgent) {
         for (const user of [false, true]) {
           const path = `${directory}/llumnix-${role}.service`;
           const command = [Deno.execPath(), role];
-          await Deno.writeTextFile(path, unitText({ ...options, role, user, command }));
+          await Deno.writeTextFile(path, unitText({ ...options, role, hasAgent, user, command }));
           const { code, stderr } = await new Deno.Command(analyze!, {
             args: [...(user ? ["--user"] : []), "verify", "--man=no", path],
             env: { XDG_RUNTIME_DIR: directory },

@@ -132,6 +132,20 @@ Deno.test("candidate: a leader that stops gives its place to another one", async
   await world.untilLeads(second, 2);
 });
 
+Deno.test("candidate: a leader that stops may name the one that follows it, and no other does", async () => {
+  await using world = await makeWorld();
+  const first = await world.add("first");
+  await world.untilLeads(first, 1);
+  const second = await world.add("second");
+  await until(() => second.candidate.record?.leader === "first");
+  await first.candidate.close("third");
+  await until(() => second.candidate.record?.leader === "");
+  assert.equal(second.candidate.record?.heir, "third");
+  const third = await world.add("third");
+  await world.untilLeads(third, 2);
+  assert.deepEqual(world.leaders, [{ epoch: 2, leader: "third" }]);
+});
+
 Deno.test("candidate: what is no record of a leader is named, and not overwritten", async () => {
   await using world = await makeWorld();
   const store = await openLeaseStore(`file:${join(world.directory, "store")}`);

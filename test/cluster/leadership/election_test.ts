@@ -92,7 +92,7 @@ Deno.test("election: the first candidate leads once it has read that nobody does
   world.read();
   assert.deepEqual([world.write().epoch, world.changes], [1, ["leads in 1"]]);
   assert.deepEqual(world.election.leadership, { epoch: 1, leader: "me" });
-  assert.equal(world.pass(LEASE_MS / 3 - 1).wanted, null);
+  assert.equal(world.pass(LEASE_MS / 5 - 1).wanted, null);
   assert.equal(world.pass(1).write().beat, 2);
 });
 
@@ -117,7 +117,7 @@ Deno.test("election: no silence is counted while the store is away, nor while it
   world.observe();
   const sentMs = world.nowMs;
   world.pass(60_000).election.answered(sentMs, world.nowMs);
-  assert.equal(world.wanted, null);
+  assert.equal(world.wanted, null, "it proves nothing");
   world.passReading(100);
   assert.equal(world.write().epoch, 2);
 });
@@ -129,11 +129,22 @@ Deno.test("election: the way to a distant store does not lengthen a leader's sil
     const sentMs = world.nowMs;
     world.pass(wayMs).election.answered(sentMs, world.nowMs);
   };
-  for (let i = 0; i < 15; i++) read();
-  assert.equal(world.wanted, null, "the last read was sent before the lease was over");
-  assert.ok(world.election.isSilenceDue(world.nowMs));
+  for (let i = 0; i < 14; i++) read();
+  assert.equal(world.wanted, null);
   read();
   assert.equal(world.write().epoch, 2);
+});
+
+Deno.test("election: reads prove most of the silence, and the write itself the rest", () => {
+  for (const [readUntilMs, isProven] of [[500, false], [600, true]] as const) {
+    const world = new World().put({}).read().passReading(readUntilMs);
+    assert.equal(world.election.dueMs, 10_000 + LEASE_MS);
+    world.pass(LEASE_MS - readUntilMs - 1);
+    assert.deepEqual([world.wanted, world.election.needsProof(world.nowMs)], [null, false]);
+    world.pass(1);
+    assert.equal(world.election.needsProof(world.nowMs), !isProven);
+    assert.equal(world.wanted?.epoch, isProven ? 2 : undefined);
+  }
 });
 
 Deno.test("election: a leader that the store does not answer goes on leading", () => {

@@ -6,7 +6,7 @@ import { turnEventLoop } from "../../../src/sim/clock/settle_promises.ts";
 import { SimNetwork } from "../../../src/sim/network/sim_bus.ts";
 import { SimStore } from "../../../src/sim/store/sim_store.ts";
 
-const LEASE_MS = 1_000;
+const PERIOD_MS = 1_000;
 
 Deno.test("hearing: what a candidate heard before it died is no reason to resign later", async () => {
   const clock = new VirtualClock(1_000_000);
@@ -17,14 +17,14 @@ Deno.test("hearing: what a candidate heard before it died is no reason to resign
   const counts = new Map([["dead", 2], ["leader", 0]]);
   const hearings = [...counts.keys()].map((id) => {
     const node = network.addNode(id);
-    const store = server.connect(node, LEASE_MS / 3);
+    const store = server.connect(node, PERIOD_MS / 3);
     return new Hearing({
       ...{
         store,
         clock,
         id,
         address: `inproc:${id}`,
-        leaseMs: LEASE_MS,
+        periodMs: PERIOD_MS,
         heard: () => counts.get(id)!,
       },
     });
@@ -35,22 +35,22 @@ Deno.test("hearing: what a candidate heard before it died is no reason to resign
     const seen: (string | null)[] = [];
     for (const endMs = clock.nowMs() + ms; clock.nowMs() < endMs;) {
       let isLater = false;
-      clock.after(LEASE_MS / 15, () => isLater = true);
+      clock.after(PERIOD_MS / 15, () => isLater = true);
       await clock.runUntil(() => isLater);
       await turnEventLoop();
       seen.push(leader.findBetter());
     }
     return seen;
   };
-  const before = await pass(3 * LEASE_MS);
+  const before = await pass(3 * PERIOD_MS);
   assert.equal(before.at(-1), "dead"); // it follows, and hears more
   // The other one dies, this one leads and hears both instances. Then one of them is stopped.
   network.kill("dead");
   counts.set("leader", 2);
-  assert.equal((await pass(LEASE_MS / 3)).at(-1), null);
+  assert.equal((await pass(PERIOD_MS / 3)).at(-1), null);
   counts.set("leader", 1);
-  const later = await pass(5 * LEASE_MS);
+  const later = await pass(5 * PERIOD_MS);
   assert.deepEqual(later.filter((better) => better !== null), []);
   leader.close();
-  await pass(LEASE_MS);
+  await pass(PERIOD_MS);
 });

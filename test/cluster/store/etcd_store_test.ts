@@ -160,6 +160,8 @@ test("etcd: goes on with the other members when one ends, and names who refuses 
   const user = await open("root", "right");
   await assert.rejects(user.get("leader"), /credentials.*not enabled/);
   await server.requireUser("root", "right");
+  // What was refused is tried again after a pause.
+  await until(() => user.get("leader").then(() => true, () => false), "the user counts");
   assert.equal((await user.get("leader"))?.value, "2");
   const watched = Promise.withResolvers<string | null>();
   const stop = user.watch("leader", second!, {
@@ -172,7 +174,8 @@ test("etcd: goes on with the other members when one ends, and names who refuses 
   for (const wrong of [plain, await open("root", "wrong"), await open("nobody", "x")]) {
     await assert.rejects(wrong.get("leader"), (error) => {
       assert.ok(error instanceof StoreRefusedError, String(error));
-      return /^etcd refuses these credentials: /.test(error.message);
+      return /^etcd (refuses these credentials|wants a user and a password, and none are given): .*; see --cluster-credentials$/
+        .test(error.message);
     });
     await wrong.close();
   }
@@ -236,6 +239,129 @@ test("etcd: TLS, with certificates of the right authority only", async () => {
   } finally {
     await member.stop();
     await Deno.remove(directory, { recursive: true });
+  }
+});
+
+type Answer = object | Response | null;
+
+/** Servers that answer as etcd does, except where a test says otherwise: null lets the caller wait for ever. */
+class FakeMembers implements AsyncDisposable {
+  /** By index of the member, in the order in which they came. */
+  readonly calls: number[] = [];
+  readonly #servers: Deno.HttpServer<Deno.NetAddr>[];
+  readonly #open = new AbortController();
+
+  constructor(
+    count: number,
+    answer: (member: number, numCalls: number, path: string) => Answer | Promise<Answer>,
+  ) {
+    this.#servers = Array.from(
+      { length: count },
+      (_, member) =>
+        Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
+          await request.text();
+          const path = new URL(request.url).pathname;
+          const body = await answer(member, this.calls.push(member), path);
+          if (body !== null) return body instanceof Response ? body : Response.json(body);
+          await new Promise((resolve) => this.#open.signal.addEventListener("abort", resolve));
+          return new Response();
+        }),
+    );
+  }
+
+  get url(): string {
+    return `etcd://${this.#servers.map(({ addr: { port } }) => `127.0.0.1:${port}`).join(",")}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#open.abort();
+    for (const server of this.#servers) await server.shutdown();
+  }
+}
+
+const empty = { header: { revision: "7" } };
+
+Deno.test("lease store etcd: a call that is not answered is made again, at another member if there is one", async () => {
+  for (const [count, expected] of [[1, [0, 0]], [2, [0, 1]]] as const) {
+    await using members = new FakeMembers(count, (_, numCalls) => numCalls === 1 ? null : empty);
+    const store = await openLeaseStore(members.url, { timeoutMs: 2 * CALL_TIMEOUT_MS });
+    assert.deepEqual(await store.list("hosts/"), { entries: [], revision: 7 });
+    assert.deepEqual(members.calls, expected);
+    await store.close();
+  }
+});
+
+Deno.test("lease store etcd: what no member answers is not asked for ever, and each is named once", async () => {
+  await using members = new FakeMembers(1, () => null);
+  const store = await openLeaseStore(members.url, { timeoutMs: 60 });
+  const reason = `${members.url.replace("etcd", "http")}: no answer in 60 ms`;
+  await assert.rejects(store.get("leader"), (error) => {
+    assert.ok(error instanceof StoreAwayError);
+    return error.message === `etcd does not answer: ${reason}`;
+  });
+  await store.close();
+});
+
+Deno.test("lease store etcd: calls share a login, which may take longer than they wait", async () => {
+  let numLogins = 0;
+  const mayLogIn = Promise.withResolvers<void>();
+  await using members = new FakeMembers(1, async (_member, _numCalls, path) => {
+    if (path !== "/v3/auth/authenticate") return empty;
+    numLogins++;
+    await mayLogIn.promise;
+    return { token: "t" };
+  });
+  const credentials = { user: "u", password: "p" };
+  const store = await openLeaseStore(members.url, { timeoutMs: 60, credentials });
+  const late = /^StoreAwayError: etcd's check of the password: no answer in 60 ms$/;
+  for (let i = 0; i < 2; i++) {
+    const calls = [store.list("hosts/"), store.get("leader"), store.set("leader", "1", 0)];
+    await Promise.all(calls.map((call) => assert.rejects(call, late)));
+  }
+  mayLogIn.resolve();
+  await until(() => store.list("hosts/").then(() => true, () => false), "the login counts");
+  assert.equal(numLogins, 1);
+  await store.close();
+});
+
+Deno.test("lease store etcd: a password that is refused is not sent with each call", async () => {
+  let numLogins = 0;
+  await using members = new FakeMembers(1, () => {
+    numLogins++;
+    const error = "etcdserver: authentication failed, invalid user ID or password";
+    return Response.json({ code: 3, error }, { status: 400 });
+  });
+  const credentials = { user: "u", password: "p" };
+  const store = await openLeaseStore(members.url, { timeoutMs: CALL_TIMEOUT_MS, credentials });
+  for (let i = 0; i < 3; i++) {
+    await assert.rejects(
+      store.get("leader"),
+      /^StoreRefusedError: etcd refuses these credentials: /,
+    );
+  }
+  assert.ok(numLogins < 3, `${numLogins} logins`);
+  await store.close();
+});
+
+Deno.test("lease store etcd: what is no etcd, or too old, is named", async () => {
+  const answers: [() => object, RegExp][] = [
+    [
+      () => new Response("404 page not found", { status: 404 }),
+      /client port of etcd 3\.4 or later$/,
+    ],
+    [() => Response.json({ code: 5, error: "Not Found" }, { status: 404 }), /3\.4 or later$/],
+    [() => new Response("<html>"), /at http:\/\/127\..* is no etcd: status 200, no JSON$/],
+    [() => ({ hello: "world" }), /is no etcd: its revision is "undefined"$/],
+  ];
+  for (const [answer, expected] of answers) {
+    await using members = new FakeMembers(1, answer);
+    const store = await openLeaseStore(members.url, { timeoutMs: CALL_TIMEOUT_MS });
+    await assert.rejects(store.get("leader"), (error) => {
+      assert.ok(error instanceof StoreRefusedError, String(error));
+      assert.match(error.message, expected);
+      return true;
+    });
+    await store.close();
   }
 });
 

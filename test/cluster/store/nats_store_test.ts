@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { nkeys } from "@nats-io/transport-node";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect, nkeys } from "@nats-io/transport-node";
 import { openLeaseStore } from "../../../src/cluster/store/stores.ts";
 import type { StoreCredentials } from "../../../src/cluster/store/store_kind.ts";
 import {
@@ -11,6 +12,7 @@ import {
 import { CALL_TIMEOUT_MS, testLeaseStore } from "../../conformance/lease_store.ts";
 import { makeCertificate } from "./certificate.ts";
 import { freePorts } from "../../free_port.ts";
+import { until } from "../../patience.ts";
 import { findServer, pathOf, ServerProcess, whyMissing } from "./servers.ts";
 
 const program = findServer("nats-server");
@@ -152,6 +154,67 @@ function test(title: string, fn: () => Promise<void>): void {
   Deno.test({ name, ignore: missing !== null, fn });
 }
 
+/** Passes connections on to a server, and lets nothing more through on those that are frozen. */
+class SlowNetwork implements AsyncDisposable {
+  readonly frozen = new Set<number>();
+  numConnections = 0;
+  readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  readonly #open = new Set<Deno.Conn>();
+  readonly #serving: Promise<void>;
+
+  constructor(private readonly port: number) {
+    this.#serving = this.#serve();
+  }
+
+  get url(): string {
+    return `nats://127.0.0.1:${(this.#listener.addr as Deno.NetAddr).port}`;
+  }
+
+  async #serve(): Promise<void> {
+    for await (const near of this.#listener) {
+      const index = this.numConnections++;
+      const far = await Deno.connect({ hostname: "127.0.0.1", port: this.port });
+      for (const [from, to] of [[near, far], [far, near]]) {
+        this.#open.add(from);
+        this.#pass(index, from, to).catch(() => {}).finally(() => this.#close(from));
+      }
+    }
+  }
+
+  async #pass(index: number, from: Deno.Conn, to: Deno.Conn): Promise<void> {
+    const buffer = new Uint8Array(1 << 16);
+    for (;;) {
+      const count = await from.read(buffer);
+      if (count === null) return this.#close(to);
+      if (this.frozen.has(index)) continue;
+      for (let sent = 0; sent < count;) sent += await to.write(buffer.subarray(sent, count));
+    }
+  }
+
+  #close(conn: Deno.Conn): void {
+    if (this.#open.delete(conn)) conn.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#listener.close();
+    for (const conn of this.#open) this.#close(conn);
+    await this.#serving;
+  }
+}
+
+test("a connection through which nothing comes holds up no call", async () => {
+  await using nats = await startNats(1);
+  await using proxy = new SlowNetwork(Number(nats.url.split(":").at(-1)));
+  const store = await openLeaseStore(`${proxy.url}/far`, { timeoutMs: CALL_TIMEOUT_MS });
+  const first = await store.set("leader", "1", 0);
+  await until(() => proxy.numConnections === 2, "the second connection");
+  await store.get("leader");
+  proxy.frozen.add(0);
+  assert.deepEqual(await store.get("leader"), { key: "leader", value: "1", revision: first });
+  assert.ok(await store.set("leader", "2", first!));
+  await store.close();
+});
+
 test("credentials that the server refuses after it has started again are named", async () => {
   const right = { token: "right" };
   await using nats = await startNats(1, `authorization { token: "right" }`, right);
@@ -163,7 +226,9 @@ test("credentials that the server refuses after it has started again are named",
     const other = await open(credentials);
     await assert.rejects(other.get("leader"), (error) => {
       assert.ok(error instanceof StoreRefusedError, String(error));
-      return /^NATS refuses these credentials: /.test(error.message);
+      return /^NATS refuses these credentials, or wants some: .*; see --cluster-credentials$/.test(
+        error.message,
+      );
     });
     await other.close();
   }
@@ -222,6 +287,41 @@ test("TLS and an nkey: others are refused", async () => {
   );
 });
 
+test("a bucket that must exist is not made", async () => {
+  await using nats = await startNats(1);
+  const open = (mustExist: boolean) =>
+    openLeaseStore(`${nats.url}/typo`, { timeoutMs: CALL_TIMEOUT_MS, mustExist });
+  const first = await open(true);
+  for (let i = 0; i < 2; i++) {
+    await assert.rejects(first.get("leader"), (error) => {
+      assert.ok(error instanceof StoreRefusedError, String(error));
+      return /^this NATS server has no bucket llumnix-typo: no process/.test(error.message);
+    });
+  }
+  await first.close();
+  const maker = await open(false);
+  await maker.set("leader", "1", 0);
+  await maker.close();
+  const last = await open(true);
+  assert.equal((await last.get("leader"))?.value, "1");
+  assert.equal(await last.set("leader", "2", (await last.get("leader"))!.revision) !== null, true);
+  await last.close();
+});
+
+test("a stream of another program with the bucket's name is named", async () => {
+  await using nats = await startNats(1);
+  const connection = await connect({ servers: nats.url.replace("nats://", "") });
+  const manager = await jetstreamManager(connection);
+  await manager.streams.add({ name: "KV_llumnix-blue", subjects: ["other.>"] });
+  await connection.close();
+  const store = await openLeaseStore(`${nats.url}/blue`, { timeoutMs: CALL_TIMEOUT_MS });
+  await assert.rejects(store.get("leader"), (error) => {
+    assert.ok(error instanceof StoreRefusedError, String(error));
+    return /stream KV_llumnix-blue .* subjects are other\.>, .* another name$/.test(error.message);
+  });
+  await store.close();
+});
+
 test("a server without JetStream is named", async () => {
   const [port] = freePorts(1);
   const server = new ServerProcess(pathOf(program), [
@@ -245,3 +345,31 @@ test("a server without JetStream is named", async () => {
     await server.stop();
   }
 });
+
+Deno.test("lease store nats: a server that is too old is named", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const serving = (async () => {
+    for await (const conn of listener) greet(conn).catch(() => {}); // until the client has gone
+  })();
+  const { port } = listener.addr as Deno.NetAddr;
+  const store = await openLeaseStore(`nats://127.0.0.1:${port}`, { timeoutMs: CALL_TIMEOUT_MS });
+  try {
+    await assert.rejects(store.get("leader"), (error) => {
+      assert.ok(error instanceof StoreRefusedError, String(error));
+      return error.message === "this NATS server is of version 2.8.4: expected 2.9 or later";
+    });
+  } finally {
+    await store.close();
+    listener.close();
+    await serving;
+  }
+});
+
+/** Says what a server says, and answers pings, until the client closes the connection. */
+async function greet(conn: Deno.Conn): Promise<void> {
+  const say = (line: string) => conn.write(new TextEncoder().encode(`${line}\r\n`));
+  await say(`INFO ${JSON.stringify({ version: "2.8.4", headers: true, max_payload: 1 << 20 })}`);
+  for await (const bytes of conn.readable) {
+    if (new TextDecoder().decode(bytes).includes("PING\r\n")) await say("PONG");
+  }
+}

@@ -83,3 +83,19 @@ Deno.test("lease store file: a directory that others can write, and a damaged fi
     await Deno.remove(directory, { recursive: true });
   }
 });
+
+Deno.test("lease store file: what must exist is not made", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const url = `file:${join(directory, "none")}`;
+    await assert.rejects(
+      openLeaseStore(url, { mustExist: true }),
+      /no process has used .*none as a lease store/,
+    );
+    assert.deepEqual([...Deno.readDirSync(directory)], []);
+    await (await openLeaseStore(url)).close();
+    await (await openLeaseStore(url, { mustExist: true })).close();
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});

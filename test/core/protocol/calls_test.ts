@@ -41,6 +41,8 @@ const badCalls: readonly [CallName, unknown, RegExp][] = [
   ["cluster_events", { after: 0.5 }, /^field after: /],
   ["cluster_events", {}, /^field after: /],
   ["admin_migrate", { requestId: "r" }, /^field destinationId: /],
+  ["measure_path", { from: "a" }, /^field to: /],
+  ["path_send", { address: "" }, /^field address: Too small/],
 ];
 
 const info = idleInfo("i");

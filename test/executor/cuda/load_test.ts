@@ -1,7 +1,7 @@
 /** What the CUDA executor refuses, and which device it takes. */
 import assert from "node:assert/strict";
 import { openCuda } from "../../../ffi/cuda/open.ts";
-import { type DeviceLease, leaseDevice } from "../../../src/executor/cuda/device_lease.ts";
+import { type DeviceLease, leaseDevices } from "../../../src/executor/cuda/device_lease.ts";
 import type { LoadProgress } from "../../../src/executor/executor.ts";
 import { configure, counts, directory } from "../../ffi/software_device/device.ts";
 import { layoutDifference } from "../../../src/kv/layout.ts";
@@ -205,7 +205,7 @@ cudaTest(
     configure(`devices=1,identity=${Deno.pid}`);
     const cuda = openCuda({ from: directory! });
     const lease = (numInstances: number) =>
-      leaseDevice(cuda, { numInstances, allowShared: true, patienceMs: 0 });
+      leaseDevices(cuda, { numInstances, devicesEach: 1, allowShared: true, patienceMs: 0 });
     const refusedBeside = async (held: number, wanted: number, message: RegExp) => {
       const one = await lease(held);
       await assert.rejects(lease(wanted), { name: "UsageError", message });
@@ -237,16 +237,17 @@ cudaTest(
 cudaTest("a device that an instance uses is taken again when it is released", async () => {
   await (await load({ deviceSettings: "devices=2" })).close();
   const cuda = openCuda({ from: directory! });
-  const lease = () => leaseDevice(cuda, { numInstances: 1, allowShared: false, patienceMs: 0 });
+  const one = { numInstances: 1, devicesEach: 1, allowShared: false };
+  const lease = () => leaseDevices(cuda, { ...one, patienceMs: 0 });
   const leases: DeviceLease[] = [await lease(), await lease()];
-  assert.deepEqual(leases.map(({ ordinal }) => ordinal), [0, 1]);
+  assert.deepEqual(leases.map(({ ordinals }) => ordinals), [[0], [1]]);
   await assert.rejects(lease(), {
     name: "UsageError",
     message: /other instances use all 2 devices that the driver shows\. Stop one of them/,
   });
-  const waiting = leaseDevice(cuda, { numInstances: 1, allowShared: false });
+  const waiting = leaseDevices(cuda, one);
   leases[1].release();
   leases[1] = await waiting;
-  assert.equal(leases[1].ordinal, 1);
+  assert.deepEqual(leases[1].ordinals, [1]);
   for (const { release } of leases) release();
 });

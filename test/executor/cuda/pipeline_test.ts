@@ -119,3 +119,12 @@ cudaTest(
     assert.deepEqual(await run(await load(), all), expected);
   },
 );
+
+cudaTest("steps of two ranks ahead give the tokens of one device", async () => {
+  const options = { deviceSettings: "devices=2,progress=0", hostShare: 1, maxNumSeqs: 8 };
+  const all = requests(false);
+  const expected = await run(await load(options), all);
+  const divided = await load({ ...options, tensorParallelSize: 2 });
+  assert.ok(divided.pipeline !== undefined);
+  assert.deepEqual(await run(divided, all), expected);
+});

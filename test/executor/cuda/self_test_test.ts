@@ -5,6 +5,7 @@ import type { EngineOptions } from "../../../src/core/options.ts";
 import { type CudaPath, cudaPaths } from "../../../src/executor/cuda/paths.ts";
 import { encodeTask, runSelfTestChild } from "../../../src/executor/cuda/self_test/child.ts";
 import { testedModel } from "../../../src/executor/cuda/self_test/model.ts";
+import { failureOf } from "../../../src/executor/cuda/self_test/child.ts";
 import { runSelfTest } from "../../../src/executor/cuda/self_test/run.ts";
 import {
   type Attempt,
@@ -73,6 +74,31 @@ Deno.test("self-test: a broken path is left out, two need all plain ones, else n
     },
   );
 });
+
+cudaTest(
+  "self-test: a device that is busy or too small says nothing of its kernels, one that faults does",
+  async () => {
+    const failures = async (changes: string) => {
+      configure(`${settings},${changes}`);
+      try {
+        await runSelfTest(task(), { from: directory! });
+        assert.fail("it ran");
+      } catch (error) {
+        return failureOf(error as Error);
+      } finally {
+        reset();
+      }
+    };
+    assert.match(JSON.stringify(await failures("busy=1")), /"unable":".*busy/);
+    assert.match(
+      JSON.stringify(await failures("memory=8M")),
+      /"unable":".*KV cache .* does not fit/,
+    );
+    assert.match(JSON.stringify(await failures("fail-allocation=3")), /"unable":".*memory/);
+    const fault = await failures("fail-kernel=silu_multiply_bf16");
+    assert.match(JSON.stringify(fault), /"failure":".*illegal memory access/);
+  },
+);
 
 cudaTest("self-test: weights and caches of 8 bits agree with the CPU's", async () => {
   configure(settings);

@@ -48,6 +48,26 @@ export function checkLargest(bench: DecoderBench): void {
   assert.deepEqual([...found], rows.map(({ expected }) => expected));
 }
 
+/** Three parts of five rows become rows, and the rows' parts are apart again. */
+export function checkParts(bench: DecoderBench): void {
+  const parts = 3, rows = 5, width = 300;
+  const count = parts * rows * width;
+  const apart = Float32Array.from({ length: count }, (_, i) => i);
+  const whole = Float32Array.from({ length: count }, (_, i) => {
+    const row = Math.floor(i / (parts * width)), part = Math.floor(i / width) % parts;
+    return (part * rows + row) * width + i % width;
+  });
+  const places = (address: bigint) => ({
+    apart: { address, part: rows * width * 4, row: width * 4 },
+    whole: { address, part: width * 4, row: parts * width * 4 },
+  });
+  const one = places(bench.upload(apart)), other = places(bench.room(count * 4));
+  bench.kernels.moveParts(one.apart, other.whole, width * 4, rows, parts);
+  assert.deepEqual(bench.floats(other.whole.address, count), whole);
+  bench.kernels.moveParts(other.whole, one.apart, width * 4, rows, parts);
+  assert.deepEqual(bench.floats(one.apart.address, count), apart);
+}
+
 /** Layers of some widths for several numbers of rows: right, and a row's bits the same in each. */
 export function checkLinear(bench: DecoderBench, outputs: number, inputs: number, rows = 19): void {
   const { type } = bench;
@@ -417,6 +437,8 @@ export const decoderRuns: Record<string, (bench: Bench) => void> = {
   rows: (on) =>
     withBenches(on, [fastPaths, unfusedPaths], ([bench, other]) => {
       checkRows(bench);
+      checkParts(bench);
+      checkParts(other);
       checkLargest(bench);
       if (!bench.formats.weights) checkLibrary(bench);
       // Nine rows are too many for the fused kernels: norms and SiLU are launched programmatically.

@@ -21,6 +21,7 @@ import {
   checkLayer,
   checkLinear,
   checkNarrowCache,
+  checkParts,
   checkRows,
   narrowFormats,
   plainPaths,
@@ -112,6 +113,8 @@ for (const { name, unavailable, open, options } of places) {
   test("norms, embeddings, activations", (open) => {
     for (const type of elementTypes) checkRows(open(type));
   });
+
+  test("rows of which devices have parts", (open) => checkParts(open("float32")));
 
   test("the largest logit, the lowest of equals, and rows without one", (open) => {
     checkLargest(open("float32"));

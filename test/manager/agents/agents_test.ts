@@ -1,7 +1,10 @@
 /** A manager and the agents of two hosts, in one process. */
 import assert from "node:assert/strict";
+import type { Peer } from "../../../src/bus/bus.ts";
+import type { AgentJoin } from "../../../src/core/protocol/agents.ts";
 import type { Leadership } from "../../../src/core/protocol/leadership.ts";
 import { until } from "../../conformance/bus.ts";
+import type { Manager } from "../../../src/manager/manager.ts";
 import { MAX_HOSTS } from "../../../src/manager/agents/agents.ts";
 import { registrationOf } from "../support.ts";
 import { factsOf, untilServing, World } from "./support.ts";
@@ -249,6 +252,143 @@ Deno.test("agents: an instance that runs, and does not join, is killed", async (
   await until(() => a.launched.length === 2);
 });
 
+/** An agent whose every word the test says. */
+async function rawAgent(
+  world: World,
+  facts: Partial<AgentJoin>,
+  onStart: (instanceId: string, peer: Peer) => Promise<number>,
+  address = "inproc:manager",
+): Promise<Peer> {
+  const peer = await world.bus.connect(address, {
+    calls: {
+      ping: () => ({ data: null }),
+      keep_orders: () => ({ data: null }),
+      agent_start: async ({ data }, peer) => ({
+        data: { pid: await onStart(data.instanceId, peer) },
+      }),
+    },
+    notifications: {
+      agent_signal: ({ data: { instanceId, signal } }, peer) => {
+        peer.notify("agent_exited", { data: { instanceId, code: null, signal } });
+      },
+    },
+  });
+  await peer.call("agent_join", { data: { ...factsOf("raw"), ...facts } });
+  return peer;
+}
+
+const endless = new Promise<never>(() => {});
+
+Deno.test("agents: a start whose answer is lost starts no other instance, if the agent has it", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 0 });
+  const starts: string[] = [];
+  const start = (instanceId: string, peer: Peer) => {
+    starts.push(instanceId);
+    peer.close();
+    return Promise.resolve(7); // which nobody hears
+  };
+  await rawAgent(world, {}, start);
+  const other = world.host("other", { slots: 0 });
+  await other.agent.joined;
+  const added = manager.addInstance();
+  await until(() => world.events.some(({ type }) => type === "host_left"));
+  assert.equal(manager.numInstances, 1); // it is not given up
+  await rawAgent(world, { instances: [{ instanceId: "instance-0", pid: 7 }] }, start);
+  await until(() => world.events.some(({ type }) => type === "launched"));
+  const instance = await world.bus.connect("inproc:manager", {});
+  await instance.call("join", { data: { instanceId: "instance-0" } });
+  await instance.call("register", { data: registrationOf("instance-0", "inproc:i") });
+  assert.equal(await added, "instance-0");
+  assert.deepEqual([starts, manager.numInstances, manager.numWanted], [["instance-0"], 1, 1]);
+});
+
+Deno.test("agents: a start whose order was lost is tried again once the agent says so", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const starts: string[] = [];
+  const start = (instanceId: string, peer: Peer) => {
+    starts.push(instanceId);
+    if (starts.length === 1) peer.close();
+    return Promise.resolve(7);
+  };
+  await manager.startInstances();
+  await rawAgent(world, {}, start);
+  await until(() => world.events.some(({ type }) => type === "host_left"));
+  await rawAgent(world, {}, start);
+  await until(() => world.events.some(({ type }) => type === "launched"));
+  assert.deepEqual(starts, ["instance-0", "instance-1"]);
+});
+
+Deno.test("agents: an instance that serves is not given up for the answer of its start", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 0 }, { instanceTimeoutMs: 100 });
+  const peer = await rawAgent(world, {}, () => endless);
+  const added = manager.addInstance();
+  await until(() => manager.numInstances === 1);
+  const instance = await world.bus.connect("inproc:manager", {
+    calls: { ping: () => ({ data: null }) },
+  });
+  await instance.call("join", { data: { instanceId: "instance-0" } });
+  await instance.call("register", { data: registrationOf("instance-0", "inproc:i") });
+  await peer.close(); // for good: 100 ms later the manager asks no more
+  assert.equal(await added, "instance-0");
+  assert.equal(manager.instances().length, 1);
+});
+
+Deno.test("agents: nothing starts in place of an instance that runs or starts, and has not joined", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 2 }, { instanceTimeoutMs: 200 });
+  let starts = 0;
+  const recovered = manager.recoverInstances();
+  const facts = { slots: 4, instances: [{ instanceId: "x", pid: 7 }], starting: ["y"] };
+  await rawAgent(world, facts, () => {
+    starts++;
+    return Promise.resolve(8);
+  });
+  await recovered;
+  assert.equal(starts, 0);
+  const y = await world.bus.connect("inproc:manager", {});
+  await y.call("join", { data: { instanceId: "y" } }); // it was about to start, and is expected
+  await y.call("register", { data: registrationOf("y", "inproc:y") });
+  assert.equal(starts, 0);
+  await until(() => starts === 1); // x hangs
+  const killed = world.events.filter(({ type }) => type === "orphan_killed");
+  assert.deepEqual(killed, [{ type: "orphan_killed", instanceId: "x" }]);
+});
+
+Deno.test("agents: a host that is lost for good takes its share of the instances along", async () => {
+  await using world = new World();
+  const manager = await world.manager(
+    { initialInstances: 0 },
+    { instanceTimeoutMs: 40, lostHostMs: 80 },
+  );
+  const a = world.host("a", { initialInstances: 1 });
+  await untilServing(manager, [a], [1]);
+  const lost = await rawAgent(world, { initialInstances: 2, slots: 0 }, () => endless);
+  assert.equal(manager.numWanted, 3);
+  await lost.close();
+  await until(() => world.events.some(({ type }) => type === "host_left"));
+  assert.equal(manager.numWanted, 3); // it may come back
+  await until(() => manager.numWanted === 1);
+  await rawAgent(world, { initialInstances: 2, slots: 0 }, () => endless);
+  assert.equal(manager.numWanted, 3); // it has
+});
+
+Deno.test("agents: a host without its agent keeps its share as long as its instances serve", async () => {
+  await using world = new World();
+  const manager = await world.manager(
+    { initialInstances: 0 },
+    { instanceTimeoutMs: 40, lostHostMs: 1 },
+  );
+  const a = world.host("a", { initialInstances: 1 });
+  await untilServing(manager, [a], [1]);
+  await a.agent.close();
+  await until(() => world.events.some(({ type }) => type === "host_left"));
+  await new Promise((resolve) => setTimeout(resolve, 100)); // pings, at which it would be noticed
+  assert.equal(manager.numWanted, 1);
+});
+
 Deno.test("agents: one that comes back without an instance tells that it has ended", async () => {
   await using world = new World();
   world.onLaunch = () => Promise.resolve(); // it loads for ever
@@ -275,4 +415,100 @@ Deno.test("agents: a lost instance is replaced when its process gives the slot f
   await a.launched[0].exit({ code: null, signal: "SIGKILL" });
   await untilServing(manager, [a], [1]);
   assert.equal(a.launched.length, 2);
+});
+
+/** Instances that take requests. */
+function numAvailable(manager: Manager): number {
+  return manager.clusterState().instances.filter(({ state }) => state === "serving").length;
+}
+
+Deno.test("agents: hosts upgraded at the same time give up one instance at a time, and get it back", async () => {
+  await using world = new World();
+  let drains = 0;
+  const available: number[] = [];
+  const manager = await world.manager({ initialInstances: 2 }, {
+    onEvent: (event) => {
+      world.events.push(event);
+      if (event.type !== "draining") return;
+      drains++;
+      available.push(numAvailable(manager));
+    },
+  });
+  const former = [world.host("a", { slots: 2 }), world.host("b", { slots: 2 })];
+  await untilServing(manager, former, [1, 1]);
+  await manager.addInstance();
+  const counts = former.map(({ agent }) => agent.instanceIds.length);
+  const hosts = await Promise.all(former.map(async ({ agent, records }, i) => {
+    await agent.close();
+    const next = world.host("ab"[i], { slots: 2 }, records);
+    await next.agent.joined;
+    return next;
+  }));
+  const c = world.host("c", { slots: 4 }); // where a new instance would go otherwise
+  await c.agent.joined;
+  await Promise.all(hosts.flatMap(({ agent }) => agent.adoptedIds.map((id) => agent.replace(id))));
+  await untilServing(manager, [...hosts, c], [...counts, 0]);
+  assert.deepEqual(hosts.map(({ launched }) => launched.length), counts);
+  assert.deepEqual(hosts.map(({ agent }) => agent.adoptedIds), [[], []]);
+  assert.deepEqual([drains, available], [3, [2, 2, 2]]);
+  assert.equal(manager.numWanted, 3);
+});
+
+Deno.test("agents: the only instance stops once another serves beside it, on a host that is full", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await untilServing(manager, [a], [1]);
+  await a.agent.close();
+  world.onLaunch = async (instance) => {
+    assert.equal(manager.instances().length, 1); // the old one serves on meanwhile
+    await instance.join();
+    await instance.register();
+  };
+  const next = world.host("a", {}, a.records);
+  await next.agent.joined;
+  const [old] = next.agent.adoptedIds;
+  await next.agent.replace(old);
+  await until(() => next.agent.instanceIds.length === 1);
+  assert.ok(!next.agent.instanceIds.includes(old));
+  assert.deepEqual([manager.instances().length, manager.numWanted], [1, 1]);
+  await assert.rejects(manager.addInstance(), /no host has room .*a has 1 of 1/);
+});
+
+Deno.test("agents: an instance that cannot be replaced serves on, and its agent is told why", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await untilServing(manager, [a], [1]);
+  await a.agent.close();
+  world.onLaunch = async (instance) => {
+    await instance.join();
+    instance.fail({ kind: "usage", message: "the new release lacks this option" });
+    await instance.exit({ code: 2, signal: null });
+  };
+  const next = world.host("a", {}, a.records);
+  await next.agent.joined;
+  const before = next.agent.adoptedIds;
+  await assert.rejects(next.agent.replace(before[0]), {
+    kind: "conflict",
+    message: /could not start: the new release lacks this option/,
+  });
+  assert.deepEqual(next.agent.adoptedIds, before);
+  assert.equal(numAvailable(manager), 1);
+});
+
+Deno.test("agents: tell the versions of their instances, as the manager knows them", async () => {
+  await using world = new World();
+  world.onLaunch = async (instance) => {
+    await instance.join();
+    instance.settings = { ...instance.settings, version: "0.9.9 (abc)" };
+    await instance.register();
+  };
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await untilServing(manager, [a], [1]);
+  const [instanceId] = a.agent.instanceIds;
+  assert.deepEqual(await a.agent.versions(), [{ instanceId, version: "0.9.9 (abc)" }]);
+  a.agent.moveTo("inproc:nobody");
+  assert.deepEqual(await a.agent.versions(), [{ instanceId, version: null }]);
 });

@@ -8,11 +8,8 @@ import type { AgentJoin } from "../../../src/core/protocol/agents.ts";
 import type { ManagerOptions } from "../../../src/core/options.ts";
 import { Manager, type ManagerConfig } from "../../../src/manager/manager.ts";
 import type { ManagerEvent } from "../../../src/manager/manager_event.ts";
-import { HostAgent } from "../../../src/roles/agent/host_agent.ts";
-import type {
-  InstanceRecords,
-  RecordedInstance,
-} from "../../../src/roles/agent/instance_records.ts";
+import { HostAgent } from "../../../src/agent/host_agent.ts";
+import type { InstanceRecords, RecordedInstance } from "../../../src/agent/instance_records.ts";
 import { until } from "../../conformance/bus.ts";
 import { managerOptions, type ScriptedInstance, ScriptedLauncher } from "../support.ts";
 

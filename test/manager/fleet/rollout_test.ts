@@ -142,3 +142,37 @@ Deno.test("handover: as many instances are wanted as the manager before had", ()
     await cluster.pass(20_000);
     assert.deepEqual(servingIds(cluster), survivors);
   }));
+
+/** Runs a rollout. @returns the fewest instances that served meanwhile */
+async function fewestServing(cluster: FakeCluster, rollout: Promise<unknown>): Promise<number> {
+  let fewest = Infinity, isOver = false;
+  const watch = () => {
+    fewest = Math.min(fewest, servingIds(cluster).length);
+    if (!isOver) cluster.clock.after(10, watch);
+  };
+  watch();
+  await cluster.run(rollout);
+  isOver = true;
+  return fewest;
+}
+
+Deno.test("rollout: instances that are replaced by several at once give way one at a time", () =>
+  withFakeCluster(3, async (cluster) => {
+    await succeed(cluster);
+    const rollouts = Array.from({ length: 3 }, () => cluster.manager.replaceTakenOver(() => {}));
+    const all = Promise.all(rollouts.map(({ done }) => done));
+    assert.equal(await fewestServing(cluster, all), 2);
+    assert.ok((await all).every(({ error }) => error === null));
+    assert.equal(servingIds(cluster).length, 3);
+  }));
+
+Deno.test("rollout: waits until an instance that was lost is replaced", () =>
+  withFakeCluster(3, async (cluster) => {
+    await succeed(cluster);
+    cluster.launchDelayMs = 5_000;
+    cluster.kill("instance-2");
+    await cluster.until(() => servingIds(cluster).length === 2);
+    const { done } = cluster.manager.replaceTakenOver(() => {});
+    assert.equal(await fewestServing(cluster, done), 2);
+    assert.deepEqual(await done, { total: 2, replaced: 2, isOver: true, error: null });
+  }));

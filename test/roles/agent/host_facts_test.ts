@@ -17,11 +17,12 @@ Deno.test("host: its name is the system's unless one is given, and fits into fil
 
 Deno.test("host: the machine is the same for all of its processes", () => {
   assert.equal(machineId(), machineId());
+  if (Deno.build.os === "linux") assert.match(machineId(), /:net:\[\d+\]$/); // hosts of a test differ
   assert.ok(hostResources().cores > 0 && hostResources().memoryBytes > 0);
 });
 
 Deno.test("host: as many slots as devices, or one; more only if devices are shared", () => {
-  const alone = { device: "cuda", allowSharedDevice: false } as const;
+  const alone = { device: "cuda", allowSharedDevice: false, tensorParallelSize: 1 } as const;
   assert.equal(hostSlots(alone, null, 0, 4), 4);
   assert.equal(hostSlots(alone, 2, 0, 4), 2);
   assert.equal(hostSlots(alone, null, 0, 0), 1);
@@ -29,4 +30,7 @@ Deno.test("host: as many slots as devices, or one; more only if devices are shar
   assert.throws(() => hostSlots(alone, 5, 0, 4), /--host-slots 5: .* this host shows 4/);
   assert.throws(() => hostSlots(alone, null, 5, 4), /--initial-instances 5: .* this host shows 4/);
   assert.equal(hostSlots({ ...alone, allowSharedDevice: true }, 5, 0, 4), 5);
+  const pairs = { ...alone, tensorParallelSize: 2 };
+  assert.equal(hostSlots(pairs, null, 0, 5), 2);
+  assert.throws(() => hostSlots(pairs, 3, 0, 4), /each instance needs 2 devices of its own/);
 });

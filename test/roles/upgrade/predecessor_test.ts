@@ -56,7 +56,8 @@ async function withUpgrades(
       log: logger,
       environment: () => ({ EXTRA: "extra" }),
       sockets: () => [],
-      handOver: () => {
+      handOver: ({ version }) => {
+        assert.ok(version !== "");
         calls.push("handOver");
         return Promise.resolve({ managerAddress: null, numInstances: 2 });
       },

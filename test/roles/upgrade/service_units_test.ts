@@ -11,6 +11,8 @@ Deno.test("service units: the host's services that run llumnix, and what upgrade
     ["llumnix", "4:cpu:/x\n1:name=systemd:/system.slice/old.service\n", "/bin/llumnix manager"],
     ["llumnix", "0::/user.slice/user-1.slice/user@1.service/app.slice/l.service", "llumnix serve"],
     ["llumnix", "0::/user.slice/user-1.slice/session-2.scope", "llumnix serve"],
+    ["llumnix", "0::/system.slice/agent.service", "/bin/llumnix agent"],
+    ["llumnix", "0::/system.slice/agent.service", "/bin/llumnix instance --instance-id b"],
     ["nginx", "0::/system.slice/nginx.service", "nginx"],
     ["llumnix", "", ""],
   ];
@@ -25,6 +27,7 @@ Deno.test("service units: the host's services that run llumnix, and what upgrade
     Deno.mkdirSync(join(proc, "99")); // it has ended
     Deno.mkdirSync(join(proc, "self"));
     assert.deepEqual(serviceUnits(proc), [
+      { name: "agent.service", command: "systemctl reload agent.service" },
       { name: "llumnix.service", command: "systemctl reload llumnix.service" },
       { name: "llumnix@2.service", command: "systemctl restart llumnix@2.service" },
       { name: "old.service", command: "systemctl reload old.service" },

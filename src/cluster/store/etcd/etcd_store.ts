@@ -13,12 +13,15 @@ import {
   type Scope,
   StoreAwayError,
   type StoreChange,
+  type StoreDescription,
   type StoreEntry,
   type StoreList,
   StoreRefusedError,
   type StoreWatcher,
 } from "../lease_store.ts";
 import type { StoreOptions } from "../store_kind.ts";
+
+const MAX_VERSION_CHARS = 100;
 
 /** A key of etcd (mvccpb.KeyValue) as the gateway writes it: bytes in base64, int64 as text. */
 interface Pair {
@@ -111,6 +114,14 @@ export class EtcdStore implements LeaseStore {
       this.#watches.delete(abort);
     };
     return stop;
+  }
+
+  async describe(): Promise<StoreDescription> {
+    const { version } = await this.#gateway.call("/v3/maintenance/status", {}) as {
+      version?: unknown;
+    };
+    const written = typeof version === "string" ? version.slice(0, MAX_VERSION_CHARS) : "?";
+    return { server: `etcd ${written}`, place: `keys below ${this.#prefix}` };
   }
 
   close(): Promise<void> {

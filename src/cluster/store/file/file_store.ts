@@ -15,6 +15,7 @@ import {
   type Scope,
   StoreAwayError,
   type StoreChange,
+  type StoreDescription,
   type StoreEntry,
   type StoreList,
   StoreRefusedError,
@@ -67,12 +68,17 @@ export class FileStore implements LeaseStore {
   }
 
   /**
-   * @throws {UsageError} the directory cannot be made, or other users can write it
+   * @param mustExist the directory is not made
+   * @throws {UsageError} the directory is not there or cannot be made, or other users can write it
    */
-  static open(directory: string, timeoutMs: number): FileStore {
+  static open(directory: string, timeoutMs: number, mustExist = false): FileStore {
     try {
-      Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+      if (mustExist) Deno.statSync(directory);
+      else Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
     } catch (error) {
+      if (mustExist && error instanceof Deno.errors.NotFound) {
+        throw new UsageError(`no process has used ${directory} as a lease store: it is not there`);
+      }
       throw new UsageError(
         `cannot use ${directory} as a lease store: ${(error as Error).message}`,
       );
@@ -127,6 +133,12 @@ export class FileStore implements LeaseStore {
       watcher.onEnd(error);
     });
     return stop;
+  }
+
+  async describe(): Promise<StoreDescription> {
+    this.#checkOpen();
+    await this.#read();
+    return { server: "a file that processes lock", place: this.#path };
   }
 
   close(): Promise<void> {

@@ -6,8 +6,8 @@ export const file: StoreKind = {
   form: "file:/DIRECTORY",
   defaultPort: null,
   credentials: [],
-  open: async ({ path, timeoutMs }) => {
+  open: async ({ path, timeoutMs, mustExist }) => {
     const { FileStore } = await import("./file_store.ts");
-    return FileStore.open(path, timeoutMs);
+    return FileStore.open(path, timeoutMs, mustExist);
   },
 };

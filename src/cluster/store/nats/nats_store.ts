@@ -12,6 +12,7 @@ import {
   type Scope,
   StoreAwayError,
   type StoreChange,
+  type StoreDescription,
   type StoreEntry,
   type StoreList,
   type StoreWatcher,
@@ -59,8 +60,8 @@ export class NatsStore implements LeaseStore {
   async set(key: string, value: string | null, expected: Revision): Promise<Revision | null> {
     checkWrite(key, value);
     const name = toSubject(key);
-    try {
-      return await this.#bucket.use(async ({ kv, js }) => {
+    return await this.#bucket.use(async ({ kv, js }) => {
+      try {
         if (value !== null) {
           return expected === 0
             ? await kv.create(name, value)
@@ -73,12 +74,11 @@ export class NatsStore implements LeaseStore {
         const expect = { lastSubjectSequence: expected };
         const subject = `$KV.${this.#bucket.name}.${name}`;
         return (await js.publish(subject, "", { headers: header, expect })).seq;
-      });
-    } catch (error) {
-      const { code } = ((error as Error).cause ?? error) as { code?: unknown };
-      if (WRONG_SEQUENCE.includes(code)) return null;
-      throw error;
-    }
+      } catch (error) {
+        if (WRONG_SEQUENCE.includes((error as { code?: unknown }).code)) return null;
+        throw error;
+      }
+    });
   }
 
   async list(scope: Scope): Promise<StoreList> {
@@ -112,7 +112,7 @@ export class NatsStore implements LeaseStore {
     };
     this.#watches.add(stop);
     const follow = async () => {
-      const changes = await this.#bucket.use(({ kv }) =>
+      const changes = await this.#bucket.useOnce(({ kv }) =>
         kv.watch({ key: toFilter(scope), resumeFromRevision: after + 1 })
       );
       stopIterator = () => changes.stop();
@@ -126,6 +126,16 @@ export class NatsStore implements LeaseStore {
       watcher.onEnd(error);
     });
     return stop;
+  }
+
+  async describe(): Promise<StoreDescription> {
+    return await this.#bucket.use(async ({ connection, kv }) => {
+      const { replicas } = await kv.status();
+      return {
+        server: `NATS ${connection.info?.version ?? "?"}`,
+        place: `bucket ${this.#bucket.name}, ${replicas} ${replicas === 1 ? "copy" : "copies"}`,
+      };
+    });
   }
 
   async close(): Promise<void> {

@@ -22,6 +22,7 @@ import {
   text,
 } from "./fields.ts";
 import { decisionFields } from "./leadership.ts";
+import { standingOrders } from "./standing_orders.ts";
 
 /** A day: timers take no more than 24. */
 const MAX_INTERVAL_MS = 86_400_000;
@@ -54,6 +55,7 @@ export const joinRequest: Check<JoinRequest> = checkWith(z.object({
   isRunning: z.boolean().optional(),
   registration: registration.optional(),
   startedBy: z.enum(["manager", "api-server", "hand"]).optional(),
+  orders: standingOrders.optional(),
 }));
 export const joinReply: Check<JoinReply> = checkWith(
   z.object({ infoIntervalMs: amount.max(MAX_INTERVAL_MS), instanceType, ...decisionFields }),

@@ -21,16 +21,19 @@ const MAX_INSTANCES = 16_384;
 
 const waitMs = amount.max(MAX_WAIT_MS);
 
+const instanceVersions = z.array(z.object({ instanceId: id, version: text.nullable() }))
+  .max(MAX_INSTANCES);
+
 export const upgradeOrder: Check<UpgradeOrder> = checkWith(
   z.object({ binary: z.string().startsWith("/").max(MAX_PATH_CHARS).nullable() }),
 );
 export const upgraded: Check<Upgraded> = checkWith(z.object({ pid: count, version: text }));
 export const upgradeStatus: Check<UpgradeStatus> = checkWith(z.object({
-  role: z.enum(["serve", "manager", "api-server"]),
+  role: z.enum(["serve", "manager", "agent", "api-server"]),
   pid: count,
   version: text,
   isReplaced: z.boolean(),
-  instances: z.array(z.object({ instanceId: id, version: text.nullable() })).max(MAX_INSTANCES),
+  instances: instanceVersions,
   rollout: z.object({
     total: count,
     replaced: count,
@@ -38,7 +41,9 @@ export const upgradeStatus: Check<UpgradeStatus> = checkWith(z.object({
     error: text.nullable(),
   }).nullable(),
 }));
-export const takeOver: Check<TakeOver> = checkWith(z.object({ version: text }));
+export const takeOver: Check<TakeOver> = checkWith(
+  z.object({ version: text, candidate: id.optional() }),
+);
 export const handover: Check<Handover> = checkWith(
   z.object({ managerAddress: id.nullable(), numInstances: count.max(MAX_INSTANCES).nullable() }),
 );

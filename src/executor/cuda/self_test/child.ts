@@ -1,6 +1,7 @@
 /** The process that runs one attempt of the self-test: its words, and what it prints. */
+import { DeviceBusyError, OutOfMemoryError } from "../../../../ffi/cuda/errors.ts";
 import type { OpenOptions } from "../../../../ffi/library.ts";
-import { ModelError, UnavailableError, UsageError } from "../../../core/errors.ts";
+import { UsageError } from "../../../core/errors.ts";
 import { runSelfTest, type SelfTestTask } from "./run.ts";
 
 /** A task as a word of a command line. */
@@ -8,12 +9,9 @@ export function encodeTask(task: SelfTestTask): string {
   return JSON.stringify(task);
 }
 
-/** Errors of a device or model that cannot be used as it is: they say nothing of what its kernels compute. */
-const refusals = [UsageError, UnavailableError, ModelError];
-
 /**
- * Runs the task of a command line, and prints a line of JSON: `cases`, where Infinity is null; `failure`, how the
- * kernels failed; or `unable`, why they were not tried.
+ * Runs the task of a command line, and prints a line of JSON: `cases`, or what {@linkcode failureOf} gives.
+ * Infinity is null.
  * @param libraries how the libraries are opened; for tests
  * @throws {UsageError} the word is no task
  */
@@ -28,8 +26,19 @@ export async function runSelfTestChild(word: string, libraries: OpenOptions = {}
   try {
     answer = { cases: await runSelfTest(task, libraries) };
   } catch (error) {
-    const isRefusal = refusals.some((kind) => error instanceof kind);
-    answer = { [isRefusal ? "unable" : "failure"]: (error as Error).message };
+    answer = failureOf(error as Error);
   }
   console.log(JSON.stringify(answer));
+}
+
+/**
+ * What an error of the test says: `failure` of the kernels, or `unable`, that they could not be tried. If the
+ * device is busy or has too little memory, the start after the test says so, and what to change.
+ */
+export function failureOf(error: Error): { failure: string } | { unable: string } {
+  const causes = [error, error.cause];
+  const isUnable = causes.some((one) =>
+    one instanceof UsageError || one instanceof DeviceBusyError || one instanceof OutOfMemoryError
+  );
+  return isUnable ? { unable: error.message } : { failure: error.message };
 }

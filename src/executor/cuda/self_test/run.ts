@@ -48,6 +48,7 @@ export function testOptions(given: EngineOptions, longest: number): EngineOption
     preemptionMode: "recompute",
     cpuThreads: 1,
     cpuKernels: null,
+    tensorParallelSize: 1,
   };
 }
 
@@ -58,7 +59,7 @@ export async function runSelfTest(
 ): Promise<CaseResult[]> {
   const options = testOptions(given, longest);
   const spec = (device: ExecutorSpec["device"]) => ({ device, options, hostShare: 1 });
-  const lease = { ordinal, sharedBy: 1, release() {} };
+  const lease = { ordinals: [ordinal], sharedBy: 1, release() {} };
   let device: Executor | null = null, cpu: Executor | null = null;
   try {
     device = await loadCudaModel(spec("cuda"), { model, lease, plain, libraries });

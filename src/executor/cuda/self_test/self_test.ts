@@ -153,5 +153,5 @@ function readAnswer(text: string): Pick<Attempt, "cases" | "fault" | "unable"> {
   const { cases = [], failure = null, unable } = JSON.parse(text.split("\n").at(-1)!);
   const numbers = (cases as (Omit<CaseResult, "error"> & { error: number | null })[])
     .map((one) => ({ ...one, error: one.error ?? Infinity }));
-  return { cases: numbers, fault: failure, ...unable !== undefined && { unable } };
+  return { cases: numbers, fault: failure, unable };
 }

@@ -2,8 +2,8 @@ import type { Cuda } from "../../../../ffi/cuda/cuda.ts";
 import { CudaError, OutOfMemoryError } from "../../../../ffi/cuda/errors.ts";
 import { addressOf, bytesAt } from "../../../../ffi/memory.ts";
 import { UnavailableError } from "../../../core/errors.ts";
-import { blockBytes, type KvLayout, layerBytes } from "../../layout.ts";
-import type { DevicePool, PoolRun } from "../pool.ts";
+import { blockBytes, type KvLayout, layerBytes, shardLayout } from "../../layout.ts";
+import type { DevicePool, PoolRun, PoolShard } from "../pool.ts";
 import { checkCopy } from "../pool_bounds.ts";
 import { polled } from "./polled.ts";
 
@@ -19,29 +19,40 @@ export interface CudaKvPoolArgs {
   /** Device address of block 0. The memory is the executor's and outlives the pool. */
   readonly address: bigint;
   readonly ordinal: number;
+  /** The other devices, if blocks are divided among several. */
+  readonly others?: readonly PoolShard[];
   /** Bytes of a bounce buffer; for tests. */
   readonly bounceBytes?: number;
   /** Time after which a copy counts as hung; for tests. */
   readonly hangMs?: number;
 }
 
-/** Contiguous bytes of the device, and where they go in a buffer. */
+/** A part of the blocks: a device, and the stream of its copies. */
+interface Shard extends PoolShard {
+  readonly stream: bigint;
+}
+
+/** Contiguous bytes of a device, and where they go in a buffer. */
 interface Piece {
+  readonly shard: Shard;
   readonly device: bigint;
   readonly offset: number;
   readonly bytes: number;
 }
 
-/** Pinned memory, and the event of the copies that use it. */
+/** Pinned memory, and the events of the copies that use it. */
 interface Bounce {
   readonly address: bigint;
   readonly bytes: Uint8Array;
-  readonly event: bigint;
+  readonly events: CopyEvents;
 }
 
+/** An event for each device. */
+type CopyEvents = ReadonlyMap<Shard, bigint>;
+
 /**
- * A pool in the memory of a CUDA device. Copies run one after the other, on a stream of their own. They go
- * through two pinned bounce buffers: the device fills one while the host empties the other. A buffer of
+ * A pool in the memory of a CUDA device, or of several. Copies run one after the other, on a stream of their own
+ * for each device; those of several devices run side by side. They go through two pinned bounce buffers: the device fills one while the host empties the other. A buffer of
  * {@linkcode CudaKvPool.allocateStaging} is pinned itself and needs no bounce buffer. Only the thread that
  * opened the pool uses it.
  *
@@ -56,8 +67,11 @@ export class CudaKvPool implements DevicePool {
   readonly numBlocks: number;
   readonly address: bigint;
   readonly ordinal: number;
+  readonly others: readonly PoolShard[];
   readonly #cuda: Cuda;
-  readonly #stream: bigint;
+  readonly #shards: readonly Shard[];
+  /** Of the blocks on one device. */
+  readonly #shardLayout: KvLayout;
   readonly #bounceBytes: number;
   #bounces: readonly [Bounce, Bounce] | null = null;
   /** Pinned buffers, by their address. */
@@ -74,15 +88,20 @@ export class CudaKvPool implements DevicePool {
 
   constructor(args: CudaKvPoolArgs) {
     const { cuda, layout, numBlocks, address, ordinal, bounceBytes = BOUNCE_BYTES } = args;
+    const { others = [] } = args;
     this.#hangMs = args.hangMs ?? HANG_MS;
     this.layout = layout;
     this.numBlocks = numBlocks;
     this.address = address;
     this.ordinal = ordinal;
+    this.others = others;
     this.#cuda = cuda;
     this.#bounceBytes = bounceBytes;
-    cuda.setDevice(ordinal);
-    this.#stream = cuda.createStream();
+    this.#shardLayout = shardLayout(layout);
+    this.#shards = [{ ordinal, address }, ...others].map((shard) => {
+      cuda.setDevice(shard.ordinal);
+      return { ...shard, stream: cuda.createStream() };
+    });
   }
 
   async read(runs: readonly PoolRun[], into: Uint8Array<ArrayBuffer>): Promise<void> {
@@ -127,11 +146,11 @@ export class CudaKvPool implements DevicePool {
   #free(): void {
     for (const address of this.#staging.keys()) this.#cuda.hostFree(address);
     this.#staging.clear();
-    for (const { address, event } of this.#bounces ?? []) {
-      this.#cuda.destroyEvent(event);
+    for (const { address, events } of this.#bounces ?? []) {
+      this.#destroyEvents(events);
       this.#cuda.hostFree(address);
     }
-    this.#cuda.destroyStream(this.#stream);
+    for (const { stream } of this.#shards) this.#cuda.destroyStream(stream);
   }
 
   #piecesOf(runs: readonly PoolRun[], buffer: Uint8Array): Piece[] {
@@ -140,12 +159,20 @@ export class CudaKvPool implements DevicePool {
     const { layout, numBlocks } = this;
     checkCopy(layout, numBlocks, runs, buffer.length);
     const pieces: Piece[] = [];
+    const ofShard = this.#shardLayout, isWhole = this.#shards.length === 1;
     let offset = 0;
     for (const { block, firstLayer, numLayers } of runs) {
-      const bytes = numLayers * layerBytes(layout);
-      const start = block * blockBytes(layout) + firstLayer * layerBytes(layout);
-      if (bytes > 0) pieces.push({ device: this.address + BigInt(start), offset, bytes });
-      offset += bytes;
+      // The layers of a block follow each other on one device.
+      const [step, bytes] = isWhole
+        ? [numLayers, numLayers * layerBytes(ofShard)]
+        : [1, layerBytes(ofShard)];
+      for (let layer = firstLayer; layer < firstLayer + numLayers; layer += step) {
+        const start = BigInt(block * blockBytes(ofShard) + layer * layerBytes(ofShard));
+        for (const shard of this.#shards) {
+          pieces.push({ shard, device: shard.address + start, offset, bytes });
+          offset += bytes;
+        }
+      }
     }
     return pieces;
   }
@@ -178,12 +205,12 @@ export class CudaKvPool implements DevicePool {
     if (pieces.length === 0) return;
     const host = addressOf(buffer);
     this.#submit(pieces, host, 0, direction);
-    const event = this.#cuda.createEvent();
-    this.#cuda.recordEvent(event, this.#stream);
+    const events = this.#createEvents();
+    this.#record(events);
     try {
-      await this.#copied(event, direction);
+      await this.#copied(events, direction);
     } finally {
-      if (this.#failure === null) this.#cuda.destroyEvent(event);
+      if (this.#failure === null) this.#destroyEvents(events);
     }
   }
 
@@ -193,14 +220,14 @@ export class CudaKvPool implements DevicePool {
     const empty = async () => {
       if (previous === null) return;
       const { bounce, start, end } = previous;
-      await this.#copied(bounce.event, "read");
+      await this.#copied(bounce.events, "read");
       into.set(bounce.bytes.subarray(0, end - start), start);
     };
     let turn = 0;
     for (const { part, start, end } of partsOf(pieces, this.#bounceBytes)) {
       const bounce = this.#bounce(turn++);
       this.#submit(part, bounce.address, start, "read");
-      this.#cuda.recordEvent(bounce.event, this.#stream);
+      this.#record(bounce.events);
       await empty();
       previous = { bounce, start, end };
     }
@@ -211,23 +238,41 @@ export class CudaKvPool implements DevicePool {
     let turn = 0;
     for (const { part, start, end } of partsOf(pieces, this.#bounceBytes)) {
       const bounce = this.#bounce(turn++);
-      await this.#copied(bounce.event, "write"); // of two parts before, or never used
+      await this.#copied(bounce.events, "write"); // of two parts before, or never used
       bounce.bytes.set(from.subarray(start, end));
       this.#submit(part, bounce.address, start, "write");
-      this.#cuda.recordEvent(bounce.event, this.#stream);
+      this.#record(bounce.events);
     }
-    for (const { event } of this.#bounces ?? []) {
-      await this.#copied(event, "write");
+    for (const { events } of this.#bounces ?? []) {
+      await this.#copied(events, "write");
     }
   }
 
+  #createEvents(): CopyEvents {
+    return new Map(this.#shards.map((shard) => {
+      this.#cuda.setDevice(shard.ordinal);
+      return [shard, this.#cuda.createEvent()];
+    }));
+  }
+
+  #record(events: CopyEvents): void {
+    for (const [{ stream }, event] of events) this.#cuda.recordEvent(event, stream);
+  }
+
+  #destroyEvents(events: CopyEvents): void {
+    for (const event of events.values()) this.#cuda.destroyEvent(event);
+  }
+
   /** @throws {UnavailableError} the copies hang, and nobody can suffer from them any more */
-  async #copied(event: bigint, direction: "read" | "write"): Promise<void> {
+  async #copied(events: CopyEvents, direction: "read" | "write"): Promise<void> {
     const startMs = performance.now();
+    const left = new Map(events);
     await polled(() => {
-      if (this.#cuda.queryEvent(event)) return true;
+      for (const [shard, event] of left) if (this.#cuda.queryEvent(event)) left.delete(shard);
+      if (left.size === 0) return true;
       if (this.#failure === null && performance.now() - startMs > this.#hangMs) {
-        this.#failure = `a copy on device ${this.ordinal} has not ended in ${this.#hangMs} ms`;
+        const [{ ordinal }] = left.keys();
+        this.#failure = `a copy on device ${ordinal} has not ended in ${this.#hangMs} ms`;
         this.#hung.reject(new UnavailableError(this.#failure));
       }
       if (this.#failure === null || (direction === "write" && !this.#isClosed)) return false;
@@ -242,12 +287,15 @@ export class CudaKvPool implements DevicePool {
     start: number,
     direction: "read" | "write",
   ): void {
-    const count = pieces.length;
-    const devices = BigUint64Array.from(pieces, ({ device }) => device);
-    const hosts = BigUint64Array.from(pieces, ({ offset }) => host + BigInt(offset - start));
-    const sizes = BigUint64Array.from(pieces, ({ bytes }) => BigInt(bytes));
-    if (direction === "read") this.#cuda.copyBatch(hosts, devices, sizes, count, this.#stream);
-    else this.#cuda.copyBatch(devices, hosts, sizes, count, this.#stream);
+    for (const shard of this.#shards) {
+      const own = pieces.filter((piece) => piece.shard === shard);
+      const devices = BigUint64Array.from(own, ({ device }) => device);
+      const hosts = BigUint64Array.from(own, ({ offset }) => host + BigInt(offset - start));
+      const sizes = BigUint64Array.from(own, ({ bytes }) => BigInt(bytes));
+      const [to, from] = direction === "read" ? [hosts, devices] : [devices, hosts];
+      this.#cuda.setDevice(shard.ordinal);
+      this.#cuda.copyBatch(to, from, sizes, own.length, shard.stream);
+    }
   }
 
   #bounce(turn: number): Bounce {
@@ -258,7 +306,7 @@ export class CudaKvPool implements DevicePool {
   #newBounce(): Bounce {
     const address = this.#pinned(this.#bounceBytes);
     const bytes = bytesAt(address, this.#bounceBytes);
-    return { address, bytes, event: this.#cuda.createEvent() };
+    return { address, bytes, events: this.#createEvents() };
   }
 
   #pinned(byteLength: number): bigint {
@@ -274,14 +322,14 @@ export class CudaKvPool implements DevicePool {
 /** Cuts pieces, which follow each other in the buffer, into parts of at most `maxBytes`. */
 function* partsOf(pieces: readonly Piece[], maxBytes: number) {
   let part: Piece[] = [], start = 0, end = 0;
-  for (const { device, offset, bytes } of pieces) {
+  for (const { shard, device, offset, bytes } of pieces) {
     for (let done = 0; done < bytes;) {
       if (end - start === maxBytes) {
         yield { part, start, end };
         [part, start] = [[], end];
       }
       const count = Math.min(bytes - done, maxBytes - (end - start));
-      part.push({ device: device + BigInt(done), offset: offset + done, bytes: count });
+      part.push({ shard, device: device + BigInt(done), offset: offset + done, bytes: count });
       done += count;
       end += count;
     }

@@ -4,7 +4,7 @@ import { CudaKvPool } from "./cuda_kv_pool.ts";
 
 /** Opens a pool of a CUDA device in this thread. */
 export function openCudaKvPool(
-  { layout, numBlocks, address, ordinal }: Extract<PoolDescription, { memory: "device" }>,
+  { layout, numBlocks, address, ordinal, others }: Extract<PoolDescription, { memory: "device" }>,
 ): DevicePool {
-  return new CudaKvPool({ cuda: openCuda(), layout, numBlocks, address, ordinal });
+  return new CudaKvPool({ cuda: openCuda(), layout, numBlocks, address, ordinal, others });
 }

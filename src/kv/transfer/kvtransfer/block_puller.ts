@@ -11,6 +11,11 @@ import type { UcxPiece, UcxPool, UcxSource } from "./ucx_pool.ts";
 
 /** Bytes that one system call copies at full speed: a revocation waits for it, about a millisecond. */
 const LARGE_PIECE_BYTES = 4 << 20;
+/**
+ * How long a pull at full speed copies before its thread's event loop has a turn: one takes 60 us, a tenth
+ * of a piece.
+ */
+const TURN_MS = 10;
 
 /** Blocks of another process that come into this one's pool: `sourceBlocks[i]` to `destinationBlocks[i]`. */
 export interface PullOrder {
@@ -32,6 +37,8 @@ export interface PullOrder {
   readonly timeoutMs: number;
   /** Pauses between pieces: see `pace.ts`. */
   readonly isBackground: boolean;
+  /** Another thread sets it to 1 to end the pull before its next piece. */
+  readonly stopWord?: Int32Array<SharedArrayBuffer>;
 }
 
 /** What copies blocks into this process's pool. */
@@ -62,8 +69,8 @@ interface Pull {
 }
 
 /**
- * Copies blocks from the pools of other processes into this process's pool, a piece at a time. It writes
- * only in the turns of its own event loop, so that a stop between two of them ends a pull for good.
+ * Copies blocks from the pools of other processes into this process's pool, a piece at a time. Nothing
+ * writes beside its thread: a pull that was stopped between two pieces has ended for good.
  */
 export class BlockPuller {
   readonly #memory: ProcessMemory;
@@ -116,6 +123,7 @@ export class BlockPuller {
     const into = new PoolCursor(this.#pool, order.destinationBlocks, whole);
     checkAlive(process);
     const pieceBytes = isBackground ? PIECE_BYTES : LARGE_PIECE_BYTES;
+    let turnMs = performance.now();
     while (into.remainingBytes > 0) {
       const startMs = performance.now();
       checkGoesOn(order, stop, startMs, endMs);
@@ -124,10 +132,12 @@ export class BlockPuller {
       into.advance(copied);
       const nowMs = performance.now();
       const pieces = Math.ceil(into.remainingBytes / pieceBytes);
+      if (pieces === 0) break;
       if (isBackground) {
         await pause(pauseMs({ tookMs: nowMs - startMs, pieces, leftMs: endMs - nowMs }), stop);
-      }
-      if (pieces > 0) await setImmediate();
+      } else if (nowMs - turnMs < TURN_MS) continue;
+      await setImmediate();
+      turnMs = performance.now();
     }
     // If the process had ended, another one could have got its number, and what was read would be its.
     checkAlive(process);
@@ -189,12 +199,13 @@ export class BlockPuller {
 
 /** @throws {UnavailableError} the pull was stopped, or its time is over */
 function checkGoesOn(
-  { migrationId }: PullOrder,
+  { migrationId, stopWord }: PullOrder,
   stop: AbortSignal,
   nowMs: number,
   endMs: number,
 ): void {
-  if (stop.aborted) throw new UnavailableError(`migration ${migrationId} was revoked`);
+  const isStopped = stop.aborted || (stopWord !== undefined && Atomics.load(stopWord, 0) !== 0);
+  if (isStopped) throw new UnavailableError(`migration ${migrationId} was revoked`);
   if (nowMs > endMs) throw new UnavailableError("the transfer's deadline has passed");
 }
 

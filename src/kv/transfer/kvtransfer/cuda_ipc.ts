@@ -4,13 +4,14 @@ import { CudaError } from "../../../../ffi/cuda/errors.ts";
 import { openCuda } from "../../../../ffi/cuda/open.ts";
 import { UnavailableError } from "../../../core/errors.ts";
 import type { MigrationId } from "../../../core/protocol/migration.ts";
-import { blockBytes } from "../../layout.ts";
+import { blockBytes, type KvLayout, shardLayout } from "../../layout.ts";
 import { polled } from "../../pool/cuda/polled.ts";
-import type { DevicePool } from "../../pool/pool.ts";
+import { type DevicePool, type PoolShard, shardsOf } from "../../pool/pool.ts";
 import { pauseMs, PIECE_BYTES } from "../pace.ts";
 import { type BlockRun, transferRounds } from "../rounds.ts";
 import { checkAlive, pause, type Puller, type PullOrder } from "./block_puller.ts";
 import { type HostProcess, isAlive } from "./host_process.ts";
+import { ShardedPuller } from "./sharded_puller.ts";
 
 /** Bytes that are copied before a revocation is looked at: a millisecond of the slowest bus. */
 const LARGE_PIECE_BYTES = 16 << 20;
@@ -31,16 +32,26 @@ interface Pull {
   readonly settled: Promise<unknown>;
 }
 
-/** What `KvTransferBackend` needs for the pool of a device. @throws {UnavailableError} the device failed */
+/**
+ * What `KvTransferBackend` needs for the pool of a device, or of several: then the handle is those of all devices in
+ * their order.
+ * @throws {UnavailableError} a device failed
+ */
 export function openCudaIpc(
   pool: DevicePool,
   cuda = openCuda(),
-): { puller: CudaIpcPuller; ipcHandle: string } {
+): { puller: Puller; ipcHandle: string } {
   try {
-    cuda.setDevice(pool.ordinal);
+    const layout = shardLayout(pool.layout);
+    const opened = shardsOf(pool).map((shard) => {
+      cuda.setDevice(shard.ordinal);
+      const puller = new CudaIpcPuller(cuda, { ...shard, layout });
+      return { puller, ipcHandle: cuda.ipcMemHandle(shard.address).toHex() };
+    });
+    const pullers = opened.map(({ puller }) => puller);
     return {
-      puller: new CudaIpcPuller(cuda, pool),
-      ipcHandle: cuda.ipcMemHandle(pool.address).toHex(),
+      puller: pullers.length === 1 ? pullers[0] : new ShardedPuller(pullers),
+      ipcHandle: opened.map(({ ipcHandle }) => ipcHandle).join(""),
     };
   } catch (error) {
     throw new UnavailableError(`--migration-backend kvtransfer: ${(error as Error).message}`, {
@@ -49,14 +60,19 @@ export function openCudaIpc(
   }
 }
 
+/** What a device has of a pool, and the layout of that. */
+interface LocalShard extends PoolShard {
+  readonly layout: KvLayout;
+}
+
 /**
- * Copies blocks from the pools of other processes into this process's pool, on a stream of the lowest
- * priority. The source's blocks are complete: an executor waits for its device before a step ends. No call
+ * Copies blocks from the pools of other processes into this process's pool, on one device and on a stream of the
+ * lowest priority. The source's blocks are complete: an executor waits for its device before a step ends. No call
  * waits for the device, so it runs on the thread that made it.
  */
 export class CudaIpcPuller implements Puller {
   readonly #cuda: Cuda;
-  readonly #pool: DevicePool;
+  readonly #pool: LocalShard;
   readonly #stream: bigint;
   readonly #event: bigint;
   /** By generation. */
@@ -68,7 +84,8 @@ export class CudaIpcPuller implements Puller {
   #closing: Promise<void> | null = null;
   failure: string | null = null;
 
-  constructor(cuda: Cuda, pool: DevicePool) {
+  /** @param pool whose device is current */
+  constructor(cuda: Cuda, pool: LocalShard) {
     this.#cuda = cuda;
     this.#pool = pool;
     this.#stream = cuda.createStream({ priority: cuda.priorityRange().least });
@@ -162,6 +179,7 @@ export class CudaIpcPuller implements Puller {
   #submit(runs: readonly BlockRun[], from: bigint): void {
     const bytes = blockBytes(this.#pool.layout);
     const at = (address: bigint, block: number) => address + BigInt(block * bytes);
+    this.#cuda.setDevice(this.#pool.ordinal); // the pullers of other devices are of this thread, too
     this.#cuda.copyBatch(
       BigUint64Array.from(runs, (run) => at(this.#pool.address, run.destinationBlock)),
       BigUint64Array.from(runs, (run) => at(from, run.sourceBlock)),
@@ -196,6 +214,7 @@ export class CudaIpcPuller implements Puller {
     }
     // CUDA does not open a handle in the process that exported it.
     if (process.pid === Deno.pid) return { process, address, numUsers: 0 };
+    this.#cuda.setDevice(this.#pool.ordinal);
     const mapped = this.#cuda.openIpcMemHandle(Uint8Array.fromHex(ipcHandle));
     const peer = { process, address: mapped, numUsers: 0 };
     this.#peers.set(generation, peer);
@@ -215,7 +234,7 @@ export class CudaIpcPuller implements Puller {
 /** The runs of a pull in pieces of at most so many bytes, or of one block. */
 function piecesOf(
   { sourceBlocks, destinationBlocks }: PullOrder,
-  { layout }: DevicePool,
+  { layout }: LocalShard,
   pieceBytes: number,
 ): BlockRun[][] {
   const bufferBlocks = Math.max(1, Math.floor(pieceBytes / blockBytes(layout)));

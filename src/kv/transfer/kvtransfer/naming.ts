@@ -36,7 +36,7 @@ const entrySchema = z.object({
     layout: z.record(text, z.union([text, count])),
     numBlocks: count,
     address: z.string().regex(/^0x[0-9a-f]{1,16}$/),
-    ipcHandle: z.string().regex(/^[0-9a-f]{128}$/).optional(),
+    ipcHandle: z.string().regex(/^([0-9a-f]{128}){1,64}$/).optional(),
   }),
   ucx: z.object({ workerAddress: hex, key: hex }).nullable(),
 });
@@ -54,7 +54,10 @@ export interface NamingEntry {
     readonly numBlocks: number;
     /** Of block 0, in the process's memory: hexadecimal with 0x. */
     readonly address: string;
-    /** Of an allocation on a CUDA device that begins with block 0: 64 bytes in hexadecimal. */
+    /**
+     * Of an allocation on a CUDA device that begins with block 0: 64 bytes in hexadecimal. Of several devices, one
+     * after the other, if blocks are divided among them.
+     */
     readonly ipcHandle?: string;
   };
   /** For other hosts; null where UCX is not open. */

@@ -6,7 +6,9 @@ import { setImmediate } from "node:timers/promises";
 import { openProcessMemory } from "../../../../ffi/process_memory.ts";
 import { UnavailableError } from "../../../core/errors.ts";
 import type { MigrationId } from "../../../core/protocol/migration.ts";
+import { blockBytes } from "../../layout.ts";
 import { startBackendThread } from "../backend_thread.ts";
+import { PIECE_BYTES } from "../pace.ts";
 import type { PoolMemory } from "../pool_cursor.ts";
 import { PoolPrefault } from "../pool_prefault.ts";
 import { BlockPuller, type Puller, type PullOrder } from "./block_puller.ts";
@@ -102,9 +104,19 @@ export function runPullThread(): void {
   scope.postMessage("ready");
 }
 
+/** A pull that the thread has been asked for. */
+interface AskedPull {
+  readonly migrationId: MigrationId;
+  readonly stopWord: Int32Array<SharedArrayBuffer>;
+}
+
 /** The main thread's link to the pull thread. If the thread dies, the link has failed for good. */
 export class PullThread implements Puller {
   readonly #worker: Worker;
+  readonly #pool: PoolMemory;
+  /** Copies what takes less time than waking the thread: most last stages. */
+  readonly #ownPuller: BlockPuller | null;
+  readonly #asked = new Set<AskedPull>();
   readonly #pending = new Map<number, PromiseWithResolvers<unknown>>();
   readonly #death = Promise.withResolvers<string>();
   #nextId = 0;
@@ -114,8 +126,11 @@ export class PullThread implements Puller {
   /** Null where it was not asked for. */
   ucx: UcxState | null = null;
 
-  private constructor(worker: Worker) {
+  private constructor(worker: Worker, pool: PoolMemory) {
     this.#worker = worker;
+    this.#pool = pool;
+    const memory = openProcessMemory();
+    this.#ownPuller = memory === null ? null : new BlockPuller(memory, pool);
     worker.onmessage = ({ data: { id, failure, result } }: MessageEvent<ThreadReply>) => {
       const reply = this.#pending.get(id);
       this.#pending.delete(id);
@@ -148,8 +163,8 @@ export class PullThread implements Puller {
       ready.reject(new UnavailableError(`the pull thread died: ${event.message}`));
     };
     await ready.promise;
-    const thread = new PullThread(worker);
     const { address, layout, numBlocks } = pool;
+    const thread = new PullThread(worker, { address, layout });
     const opened = thread.#call({ type: "open", pool: { address, layout, numBlocks }, ucx });
     thread.ucx = await opened as UcxState | null;
     return thread;
@@ -162,7 +177,17 @@ export class PullThread implements Puller {
 
   /** @throws {UnavailableError} as {@linkcode BlockPuller.pull} does, or the thread has ended */
   async pull(order: PullOrder): Promise<void> {
-    await this.#call({ type: "pull", order });
+    const bytes = order.sourceBlocks.length * blockBytes(this.#pool.layout);
+    const isSmall = bytes <= PIECE_BYTES && order.source.ucx === null && this.failure === null;
+    if (isSmall && this.#ownPuller !== null) return await this.#ownPuller.pull(order);
+    const stopWord = new Int32Array(new SharedArrayBuffer(4));
+    const asked = { migrationId: order.migrationId, stopWord };
+    this.#asked.add(asked);
+    try {
+      await this.#call({ type: "pull", order: { ...order, stopWord } });
+    } finally {
+      this.#asked.delete(asked);
+    }
   }
 
   /** Makes progress for a destination on another host while `action` is under way. */
@@ -183,15 +208,28 @@ export class PullThread implements Puller {
 
   /** Resolves when no pull of the migration writes any more. */
   async stop(migrationId: MigrationId): Promise<void> {
+    this.#stopAsked(migrationId);
+    await this.#ownPuller?.stop(migrationId);
     // A thread that has ended writes nothing any more.
     await this.#call({ type: "stop", migrationId }).catch(() => {});
   }
 
   /** Resolves when the thread writes nothing any more. */
   async close(): Promise<void> {
+    this.#stopAsked();
+    await this.#ownPuller?.stop();
     await this.#call({ type: "close" }).catch(() => {});
     this.#worker.terminate();
     this.#end("the migration backend is closed");
+  }
+
+  /** Ends the pulls of a migration, or all, before their next piece: the thread reads no message there. */
+  #stopAsked(migrationId?: MigrationId): void {
+    for (const asked of this.#asked) {
+      if ((migrationId ?? asked.migrationId) === asked.migrationId) {
+        Atomics.store(asked.stopWord, 0, 1);
+      }
+    }
   }
 
   #call(request: Unsent<ThreadRequest>): Promise<unknown> {

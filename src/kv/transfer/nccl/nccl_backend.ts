@@ -16,8 +16,8 @@ import type {
   MigrationId,
   TransferStatistics,
 } from "../../../core/protocol/migration.ts";
-import { blockBytes } from "../../layout.ts";
-import type { DevicePool } from "../../pool/pool.ts";
+import { blockBytes, type KvLayout } from "../../layout.ts";
+import type { PoolShard } from "../../pool/pool.ts";
 import { checkRun } from "../../pool/pool_bounds.ts";
 import type { BackendMessage, BlockTransfer, MigrationBackend } from "../backend.ts";
 import type { BackendLinks } from "../backend_kind.ts";
@@ -35,15 +35,23 @@ const MAX_OUTGOING = 8;
 const MAX_INCOMING = 256;
 const CLOSE_MS = 1_000;
 
+/** Blocks on one device: all of a pool, or what one of its devices has of them. */
+export interface NcclPool extends PoolShard {
+  readonly layout: KvLayout;
+  readonly numBlocks: number;
+}
+
 export interface NcclBackendArgs {
   readonly instanceId: InstanceId;
   readonly model: string;
-  readonly pool: DevicePool;
+  readonly pool: NcclPool;
+  /** Which device of several, for `ShardedNcclBackend`. */
+  readonly shard?: number;
   readonly clock: Clock;
   /** Closed with the backend. */
   readonly links: BackendLinks;
   readonly nccl: NcclCalls;
-  /** The pool's device is current on this thread. */
+  /** Makes events and streams on the pool's device. */
   readonly cuda: EventCalls & Pick<Cuda, "createStream" | "destroyStream">;
   /** UUID of the pool's device, "" if it is not known. */
   readonly device: string;
@@ -86,9 +94,9 @@ export class NcclBackend implements MigrationBackend {
   #isClosed = false;
 
   constructor(args: NcclBackendArgs) {
-    const { instanceId, model, pool, device } = args;
+    const { instanceId, model, pool, device, shard } = args;
     this.#args = args;
-    this.#caller = { instanceId, boot: crypto.randomUUID() };
+    this.#caller = { instanceId, boot: crypto.randomUUID(), shard };
     this.#grants = new WriteGrants(pool.numBlocks);
     this.endpoint = { model, layout: pool.layout, device };
   }

@@ -16,6 +16,8 @@ export interface Caller {
   readonly instanceId: InstanceId;
   /** Random: tells apart two processes of one instance id. */
   readonly boot: string;
+  /** The device, by its place among those that blocks are divided among; absent: they are on one. */
+  readonly shard?: number;
 }
 
 /** What `send` tells of the runs. */
@@ -30,6 +32,16 @@ export function parseCaller(data: unknown): Caller {
   const { instanceId, boot } = (data ?? {}) as Partial<Caller>;
   if (typeof instanceId === "string" && typeof boot === "string") return { instanceId, boot };
   throw new RequestError("a call of an NCCL pair names its instance and boot");
+}
+
+/**
+ * The device that a call is for.
+ * @throws {RequestError} it is none of `numShards`
+ */
+export function parseShard(data: unknown, numShards: number): number {
+  const { shard } = (data ?? {}) as Partial<Caller>;
+  if (Number.isInteger(shard) && shard! >= 0 && shard! < numShards) return shard!;
+  throw new RequestError(`a call of an NCCL pair names one of ${numShards} devices, not ${shard}`);
 }
 
 /** @throws {RequestError} */

@@ -5,8 +5,8 @@ import type {
   MigrationId,
   TransferStatistics,
 } from "../../../core/protocol/migration.ts";
-import { blockBytes } from "../../layout.ts";
-import { readRuns, runBytes, writeRuns } from "../../pool/copy_runs.ts";
+import { blockBytes, layerBytes } from "../../layout.ts";
+import { readRunsInto, runBytes, writeRuns } from "../../pool/copy_runs.ts";
 import { failureOf, type KvPool } from "../../pool/pool.ts";
 import type {
   BackendMessage,
@@ -26,6 +26,10 @@ import { WriteGrants } from "../write_grants.ts";
  * thread, and messages of the bus have a limit.
  */
 const MAX_ROUND_BYTES = 1 << 20;
+/** Rounds that a transfer sends before the first of them is answered. */
+const ROUNDS_UNDER_WAY = 2;
+/** A transfer fills one while others are under way. */
+const MAX_SPARE_BUFFERS = ROUNDS_UNDER_WAY + 1;
 
 export interface RayRpcBackendArgs {
   readonly pool: KvPool;
@@ -38,7 +42,7 @@ export interface RayRpcBackendArgs {
 /**
  * Sends blocks as payloads of calls over the bus of the control plane, one call a round. It needs no
  * group and no thread. It copies each byte twice: into the payload, and from the received frame into the
- * destination's pool.
+ * destination's pool. The buffers of both ends serve round after round.
  */
 export class RayRpcBackend implements MigrationBackend {
   readonly name = "rayrpc";
@@ -51,6 +55,8 @@ export class RayRpcBackend implements MigrationBackend {
   readonly #args: RayRpcBackendArgs;
   readonly #grants: WriteGrants;
   readonly #limits: TransferLimits;
+  /** Buffers that no message is in: each for the longest round. */
+  readonly #spareBuffers: Uint8Array<ArrayBuffer>[] = [];
   /** Writes under way, which take time on a device. */
   readonly #writing = new Map<Promise<void>, MigrationId>();
   #isClosed = false;
@@ -106,21 +112,22 @@ export class RayRpcBackend implements MigrationBackend {
     await this.#untilWritten();
   }
 
-  /** Gathers the next round while one is under way. */
+  /** Gathers the next round while others are under way, so that the connection is never idle. */
   async #sendFast(
     rounds: readonly TransferRound[],
     transfer: BlockTransfer,
     signal: AbortSignal,
   ): Promise<void> {
-    let previous = Promise.resolve();
+    const underWay: Promise<void>[] = [];
     for (const round of rounds) {
       this.#checkOpen(transfer, signal);
-      const payload = await readRuns(this.#args.pool, sourceRuns(round));
-      await previous;
-      previous = this.#sendRound(round, payload, transfer, signal);
-      previous.catch(() => {});
+      const payload = await this.#gather(round);
+      if (underWay.length === ROUNDS_UNDER_WAY) await underWay.shift();
+      const sending = this.#sendRound(round, payload, transfer, signal);
+      sending.catch(() => {});
+      underWay.push(sending);
     }
-    await previous;
+    await Promise.all(underWay);
   }
 
   /**
@@ -137,7 +144,7 @@ export class RayRpcBackend implements MigrationBackend {
     let pieceBytes = 0, startMs = clock.nowMs();
     for (const round of rounds) {
       this.#checkOpen(transfer, signal);
-      const payload = await readRuns(pool, sourceRuns(round));
+      const payload = await this.#gather(round);
       await this.#sendRound(round, payload, transfer, signal);
       pieceBytes += payload.length;
       remainingBytes -= payload.length;
@@ -154,6 +161,17 @@ export class RayRpcBackend implements MigrationBackend {
   #checkOpen(transfer: BlockTransfer, signal: AbortSignal): void {
     checkStillWanted(transfer, signal, this.#args.clock);
     if (this.#isClosed) throw new UnavailableError("the migration backend is closed");
+  }
+
+  /** The bytes of a round, in a buffer that was used before if there is one. */
+  async #gather(round: TransferRound): Promise<Uint8Array<ArrayBuffer>> {
+    const { pool } = this.#args;
+    const runs = sourceRuns(round), bytes = runBytes(pool, runs);
+    const most = Math.max(MAX_ROUND_BYTES, layerBytes(pool.layout));
+    const buffer = this.#spareBuffers.pop() ?? new Uint8Array(bytes === 0 ? 0 : most);
+    const payload = buffer.subarray(0, bytes);
+    await readRunsInto(pool, runs, payload);
+    return payload;
   }
 
   async #sendRound(
@@ -176,13 +194,19 @@ export class RayRpcBackend implements MigrationBackend {
     const message = { data, payload, isPayloadGiven: true };
     try {
       await unlessAborted(link.call("migrate_blocks", message, { timeoutMs }), signal);
+      // The answer says that it has gone out. After a failure it may still be on its way.
+      if (this.#spareBuffers.length < MAX_SPARE_BUFFERS) {
+        this.#spareBuffers.push(new Uint8Array(payload.buffer));
+      }
     } catch (error) {
       link.close(); // it may hang; the next transfer opens a new one
       throw error;
     }
   }
 
-  async #receive({ data, payload }: BackendMessage<BlockRound>): Promise<BackendMessage<null>> {
+  async #receive(
+    { data, payload, giveBack }: BackendMessage<BlockRound>,
+  ): Promise<BackendMessage<null>> {
     const { pool } = this.#args;
     const { migrationId, blocks, firstLayer, numLayers } = data;
     if (this.#isClosed) throw new UnavailableError("the migration backend is closed");
@@ -195,6 +219,7 @@ export class RayRpcBackend implements MigrationBackend {
     const write = writeRuns(pool, runs, payload);
     this.#writing.set(write, migrationId);
     await write.finally(() => this.#writing.delete(write));
+    giveBack?.();
     return { data: null };
   }
 

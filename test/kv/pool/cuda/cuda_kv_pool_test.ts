@@ -19,6 +19,10 @@ if (missing === null) {
     name: "CUDA, small bounce buffers",
     open: () => new SoftwareCudaPool(layout, POOL_BLOCKS, 1000),
   });
+  testKvPool({
+    name: "CUDA, on two devices",
+    open: () => new SoftwareCudaPool({ ...layout, shards: 2 }, POOL_BLOCKS, 1000),
+  });
 } else {
   Deno.test({ name: `KvPool CUDA (skipped: ${missing})`, ignore: true, fn() {} });
 }

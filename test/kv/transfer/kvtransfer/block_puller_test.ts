@@ -58,13 +58,38 @@ Deno.test("block puller: copies that end early go on where they ended", async ()
 Deno.test("block puller: after a stop nothing is read, and the pull fails", async () => {
   let reads = 0;
   const { puller, order } = setUp(memoryOf(10, () => reads++));
-  const pulling = puller.pull(order);
+  const pulling = puller.pull({ ...order, isBackground: true });
   await puller.stop("other");
   const stopping = puller.stop("m");
   const before = reads;
   await stopping;
   await assert.rejects(pulling, { name: "UnavailableError", message: "migration m was revoked" });
   assert.equal(reads, before);
+});
+
+Deno.test("block puller: at full speed another thread's stop ends a pull before its next piece", async () => {
+  const stopWord = new Int32Array(new SharedArrayBuffer(4));
+  let reads = 0;
+  const stopAtThird = () => {
+    if (++reads === 3) Atomics.store(stopWord, 0, 1);
+  };
+  const { puller, order } = setUp(memoryOf(10, stopAtThird));
+  await assert.rejects(puller.pull({ ...order, stopWord }), /migration m was revoked/);
+  assert.equal(reads, 3);
+});
+
+Deno.test("block puller: a long pull at full speed leaves its thread's event loop turns", async () => {
+  let reads = 0;
+  const readSlowly = () => {
+    reads++;
+    for (const endMs = performance.now() + 20; performance.now() < endMs;);
+  };
+  const { puller, order } = setUp(memoryOf(10, readSlowly));
+  const pulling = puller.pull(order);
+  const stopping = puller.stop("m");
+  await assert.rejects(pulling, /migration m was revoked/);
+  await stopping;
+  assert.equal(reads, 1);
 });
 
 Deno.test("block puller: nothing is read after the deadline", async () => {

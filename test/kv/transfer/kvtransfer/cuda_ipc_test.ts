@@ -13,7 +13,7 @@ import {
 import { configure, counts, directory, reset } from "../../../ffi/software_device/device.ts";
 import { missing, SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
 import { thisProcess } from "../../../../src/kv/transfer/kvtransfer/host_process.ts";
-import { openEnd, openPair, type PullEnd, transferTo } from "./support.ts";
+import { openEnd, openPair, peerBlock, type PullEnd, transferTo } from "./support.ts";
 import { PATIENCE_MS } from "../../../patience.ts";
 
 const newPool = () => new SoftwareCudaPool(suiteLayout, SUITE_BLOCKS);
@@ -36,15 +36,15 @@ interface Ends {
   readonly naming: string;
 }
 
-function test(name: string, body: (ends: Ends) => Promise<void>): void {
+function test(name: string, body: (ends: Ends) => Promise<void>, layout = suiteLayout): void {
   Deno.test({
     name: `cuda_ipc between processes: ${name}${missing === null ? "" : ` (skipped: ${missing})`}`,
     ignore: missing !== null,
     fn: async () => {
       const naming = Deno.makeTempDirSync();
-      const pool = newPool();
+      const pool = new SoftwareCudaPool(layout, SUITE_BLOCKS);
       const here = await openEnd("here", naming, { pool });
-      const { peer, generation } = await startPeer(naming);
+      const { peer, generation } = await startPeer(naming, layout.shards);
       try {
         await here.backend.grant("m", blocks);
         await fill(pool, 1);
@@ -60,10 +60,21 @@ function test(name: string, body: (ends: Ends) => Promise<void>): void {
   });
 }
 
-async function startPeer(naming: string): Promise<Pick<Ends, "peer" | "generation">> {
+async function startPeer(
+  naming: string,
+  shards?: number,
+): Promise<Pick<Ends, "peer" | "generation">> {
   const script = `${import.meta.dirname}/_ipc_peer.ts`;
   const peer = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-check", script, naming, `${SUITE_BLOCKS}`],
+    args: [
+      "run",
+      "-A",
+      "--no-check",
+      script,
+      naming,
+      `${SUITE_BLOCKS}`,
+      ...(shards ? [`${shards}`] : []),
+    ],
     stdout: "piped",
   }).spawn();
   const reader = peer.stdout.getReader();
@@ -100,8 +111,8 @@ function pull({ here, generation }: Ends, isBackground = false, timeoutMs = PATI
 
 async function assertPulled({ here }: Ends): Promise<void> {
   (await contents(here.pool)).forEach((bytes, block) => {
-    const expected = SUITE_BLOCKS - 1 - block;
-    assert.ok(bytes.every((byte) => byte === expected), `block ${block}`);
+    const expected = peerBlock(here.pool.layout, SUITE_BLOCKS - 1 - block);
+    assert.deepEqual(bytes, expected, `block ${block}`);
   });
 }
 
@@ -115,6 +126,15 @@ test("blocks get to their places, and the peer's memory is opened once", async (
   await ends.here.backend.close();
   assert.equal(counts().opened, 0);
 });
+
+test("blocks on two devices get to those of the same rank", async (ends) => {
+  for (const isBackground of [false, true]) {
+    await fill(ends.here.pool, 1);
+    await pull(ends, isBackground);
+    await assertPulled(ends);
+  }
+  assert.equal(counts().opened, 2);
+}, { ...suiteLayout, shards: 2 });
 
 test("a peer that was killed is refused, and one that starts anew is opened anew", async (ends) => {
   await pull(ends);

@@ -3,6 +3,7 @@ import { openBus } from "../../../../src/bus/open_bus.ts";
 import type { Listener } from "../../../../src/bus/bus.ts";
 import { realClock } from "../../../../src/core/clock.ts";
 import { MigrationPeers } from "../../../../src/instance/llumlet/migration_peers.ts";
+import { blockBytes, type KvLayout, layerBytes, shardLayout } from "../../../../src/kv/layout.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
 import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import type { BlockTransfer } from "../../../../src/kv/transfer/backend.ts";
@@ -27,6 +28,13 @@ export interface PullEnd extends BackendEnd {
   readonly instanceId: string;
   readonly backend: KvTransferBackend;
   readonly listener: Listener;
+}
+
+/** A block of the other process in tests of cuda_ipc: its number, and of the next devices 100 more each. */
+export function peerBlock(layout: KvLayout, block: number): Uint8Array<ArrayBuffer> {
+  const shardBytes = layerBytes(shardLayout(layout)), { shards = 1 } = layout;
+  return new Uint8Array(blockBytes(layout))
+    .map((_, i) => block + 100 * (Math.floor(i / shardBytes) % shards));
 }
 
 /** What a process of another host says of its own. */

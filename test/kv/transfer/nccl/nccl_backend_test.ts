@@ -9,7 +9,9 @@ import { realClock } from "../../../../src/core/clock.ts";
 import { RequestError, UnavailableError } from "../../../../src/core/errors.ts";
 import type { KvLayout } from "../../../../src/kv/layout.ts";
 import { MigrationPeers } from "../../../../src/instance/llumlet/migration_peers.ts";
-import { NcclBackend } from "../../../../src/kv/transfer/nccl/nccl_backend.ts";
+import type { NcclBackend } from "../../../../src/kv/transfer/nccl/nccl_backend.ts";
+import { ncclOver } from "../../../../src/kv/transfer/nccl/open_nccl.ts";
+import type { ShardedNcclBackend } from "../../../../src/kv/transfer/nccl/sharded_nccl_backend.ts";
 import { ENDLESS_MS, PATIENCE_MS, pause, until, watch, within } from "../../../patience.ts";
 import { LossyLink } from "../../../conformance/lossy_link.ts";
 import { contents, fill } from "../../../conformance/kv_pool.ts";
@@ -26,7 +28,7 @@ import { SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
 
 interface NcclEnd extends BackendEnd {
   readonly instanceId: string;
-  readonly backend: NcclBackend;
+  readonly backend: NcclBackend | ShardedNcclBackend;
   readonly pool: SoftwareCudaPool;
   readonly listener: Listener;
 }
@@ -36,14 +38,11 @@ const softwareNccl = directory === null ? null : new SoftwareNccl(`${directory}l
 async function newEnd(instanceId: string, layout: KvLayout, model = "model"): Promise<NcclEnd> {
   const pool = new SoftwareCudaPool(layout, SUITE_BLOCKS);
   const cuda = openCuda({ from: directory! });
-  cuda.setDevice(0);
-  const nccl = Nccl.open({ from: directory! });
   const bus = openBus({ clusterKey: "insecure" });
-  const links = new MigrationPeers(bus, realClock, () => {});
-  const device = `GPU-${instanceId}`;
-  const backend = new NcclBackend({
-    ...{ instanceId, model, pool, clock: realClock, links, nccl, cuda, device },
-  });
+  const openLinks = () => new MigrationPeers(bus, realClock, () => {});
+  const context = { instanceId, model, pool, clock: realClock, openLinks };
+  const nccl = Nccl.open({ from: directory! });
+  const backend = ncclOver(context, cuda, nccl, (ordinal) => `GPU-${instanceId}-${ordinal}`);
   const listener = await bus.listen("tcp:127.0.0.1:0", { calls: backend.calls });
   return { instanceId, backend, pool, listener };
 }
@@ -86,6 +85,15 @@ testMigrationBackend({
   ignoresLimits: true,
   skipped: directory === null ? "no C++ compiler for the software device" : undefined,
   open: () => newPair(),
+});
+
+const divided = { ...suiteLayout, shards: 2 };
+testMigrationBackend({
+  name: "nccl, blocks on two devices",
+  hasData: true,
+  ignoresLimits: true,
+  skipped: directory === null ? "no C++ compiler for the software device" : undefined,
+  open: () => newPair([divided, divided]),
 });
 
 function ncclTest(name: string, run: (pair: Awaited<ReturnType<typeof newPair>>) => Promise<void>) {
@@ -295,6 +303,42 @@ ncclTest(
     }
   },
 );
+
+Deno.test({
+  name:
+    "nccl backend: an instance with blocks on another number of devices, or on the same one, is refused",
+  ignore: directory === null,
+  fn: async () => {
+    const mixed = await newPair([divided, suiteLayout]);
+    const reasons = mixed.failedPeers.map(([failed]) => failed.reason);
+    await mixed.close();
+    assert.match(reasons[0], /^shards is 2 here and undefined there/);
+    assert.match(reasons[1], /^shards is undefined here and 2 there/);
+
+    const pair = await newPair([divided, divided]);
+    const backend = pair.source.backend as ShardedNcclBackend;
+    const other = pair.destination.backend.endpoint as ShardedNcclBackend["endpoint"];
+    const reasonFor = async (shards: unknown) => {
+      const members = [{ instanceId: "b", rank: 1, endpoint: { ...other, shards } }];
+      const [failed] = await backend.join({ secret: "", generation: 2, members });
+      return failed?.reason;
+    };
+    assert.equal(await reasonFor(other.shards), undefined);
+    const { device } = backend.endpoint.shards[1];
+    assert.match(
+      (await reasonFor([other.shards[0], { ...other.shards[1], device }]))!,
+      /both instances are on the device GPU-a-1/,
+    );
+    for (const shards of [undefined, [], other.shards.slice(1)]) {
+      assert.equal(await reasonFor(shards), "its blocks are not on 2 devices");
+    }
+    for (const shard of [undefined, -1, 2, "0"]) {
+      const data = { topic: "tell" as const, data: { instanceId: "b", boot: "x", shard } };
+      assert.throws(() => backend.calls.migrate_backend({ data }), /names one of 2 devices/);
+    }
+    await pair.close();
+  },
+});
 
 ncclTest("calls that no instance makes are refused", async ({ destination: { backend } }) => {
   const caller = { instanceId: "a", boot: "x" };

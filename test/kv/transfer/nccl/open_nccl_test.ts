@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { keepToHost } from "../../../../src/kv/transfer/nccl/open_nccl.ts";
+import { keepToHost } from "../../../../src/kv/transfer/nccl/interfaces.ts";
 
 Deno.test("nccl: instances of one host open no socket to the network, unless the operator wants it", () => {
   const interfacesOf = (host: string, given: Record<string, string> = {}) => {

@@ -27,6 +27,8 @@ import {
   networkLayout,
   testNetworkBackend,
 } from "../../../conformance/network_backend.ts";
+import { fill } from "../../../conformance/kv_pool.ts";
+import { PATIENCE_MS, pause, until } from "../../../patience.ts";
 import { missing, SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
 import { ExampleDevicePool } from "../../pool/example_device_pool.ts";
 
@@ -212,7 +214,56 @@ Deno.test("rayrpc backend: in the background it pauses between pieces, however m
   await backend.close();
 });
 
-Deno.test("rayrpc backend: a revocation waits for the write of a device that is under way", async () => {
+Deno.test("rayrpc backend: a buffer is used again once its round is answered, and not before", async () => {
+  const calls: { payload: Uint8Array; answer(): void }[] = [];
+  const call = (_: string, { payload }: { payload: Uint8Array }) => {
+    const { promise, resolve } = Promise.withResolvers<{ data: null }>();
+    calls.push({ payload, answer: () => resolve({ data: null }) });
+    return promise;
+  };
+  const link = { call, close: () => Promise.resolve() } as unknown as BackendLink;
+  const pool = arrayPool();
+  await fill(pool, 1);
+  const backend = new RayRpcBackend({
+    pool,
+    limits: { bufferBlocks: 1, numLayers: suiteLayout.numLayers },
+    clock: realClock,
+    links: { open: () => Promise.resolve(link), close: () => Promise.resolve() },
+  });
+  const send = (sourceBlocks: number[], signal: AbortSignal) =>
+    backend.send({
+      migrationId: "m",
+      destination: { instanceId: "b", address: "" },
+      endpoint: {},
+      ...{ sourceBlocks, destinationBlocks: sourceBlocks },
+      deadlineMs: realClock.nowMs() + PATIENCE_MS,
+    }, signal);
+  const assertHas = async (i: number, block: number) => {
+    const run = { block, firstLayer: 0, numLayers: suiteLayout.numLayers };
+    assert.deepEqual(calls[i].payload, await readRuns(pool, [run]), `call ${i}`);
+  };
+  const abort = new AbortController();
+  const aborted = send([1, 2, 3, 4], abort.signal);
+  await until(() => calls.length === 2, "two rounds are under way");
+  for (let i = 0; i < 10; i++) await pause(0);
+  assert.equal(calls.length, 2);
+  abort.abort();
+  await assert.rejects(aborted, /was aborted/);
+  const sending = send([5, 6, 7, 8, 9], new AbortController().signal);
+  for (let i = 2; i < 7; i++) {
+    await until(() => calls.length === Math.min(7, i + 2), "two more rounds are under way");
+    await assertHas(i, i + 3);
+    if (i < 6) await assertHas(i + 1, i + 4);
+    // What was aborted may still be on its way.
+    for (const old of [0, 1]) await assertHas(old, old + 1);
+    calls[i].answer();
+  }
+  await sending;
+  assert.ok(new Set(calls.slice(2).map(({ payload }) => payload.buffer)).size <= 3);
+  await backend.close();
+});
+
+Deno.test("rayrpc backend: a revocation waits for the write of a device that is under way, and so does its buffer", async () => {
   const pool = new ExampleDevicePool(suiteLayout, SUITE_BLOCKS);
   const { destination: { backend }, close } = await newPair(
     { bufferBlocks: 1, numLayers: 1 },
@@ -222,19 +273,24 @@ Deno.test("rayrpc backend: a revocation waits for the write of a device that is 
   await backend.grant("n", [2]);
   const data = { migrationId: "m", blocks: [1], firstLayer: 0, numLayers: 1 };
   const payload = new Uint8Array(layerBytes(suiteLayout)).fill(9);
-  let isWriting = false;
+  let isWriting = false, isGivenBack = false;
+  const giveBack = () => {
+    assert.ok(!isWriting, "the device still reads it");
+    isGivenBack = true;
+  };
   const write = pool.write.bind(pool);
   pool.write = async (runs, bytes) => {
     isWriting = true;
     await write(runs, bytes);
     isWriting = false;
   };
-  const received = backend.calls.migrate_blocks({ data, payload });
+  const received = backend.calls.migrate_blocks({ data, payload, giveBack });
   await backend.revoke("n");
   assert.ok(isWriting, "the write is of another migration");
   await backend.revoke("m");
   assert.ok(!isWriting);
   await received;
+  assert.ok(isGivenBack);
   assert.equal((await readRuns(pool, [{ block: 1, firstLayer: 0, numLayers: 1 }]))[0], 9);
   await close();
 });
