@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { engineDefaults } from "../../../src/cli/arguments/tables.ts";
 import type { EngineOptions } from "../../../src/core/options.ts";
 import { type CudaPath, cudaPaths } from "../../../src/executor/cuda/paths.ts";
-import { encodeTask, runSelfTestChild } from "../../../src/executor/cuda/self_test/child.ts";
 import { testedModel } from "../../../src/executor/cuda/self_test/model.ts";
 import { failureOf } from "../../../src/executor/cuda/self_test/child.ts";
 import { runSelfTest } from "../../../src/executor/cuda/self_test/run.ts";
@@ -128,41 +127,6 @@ cudaTest("self-test: the kernels agree with those of the CPU, on each path", asy
     assert.equal(cases.length, plain.length === 0 ? 6 : 4);
   }
   assert.deepEqual(counts(), before);
-});
-
-/** The line that the process of an attempt prints. */
-async function answerOfChild(
-  deviceSettings: string,
-  ordinal = 0,
-): Promise<Record<string, unknown>> {
-  configure(`${settings},${deviceSettings}`);
-  const { log } = console, lines: string[] = [];
-  console.log = (line: string) => void lines.push(line);
-  try {
-    await runSelfTestChild(encodeTask({ ...task([], 8), ordinal }), { from: directory! });
-  } finally {
-    console.log = log;
-    reset();
-    configure(settings);
-  }
-  return JSON.parse(lines.join());
-}
-
-cudaTest("self-test: a device that cannot be used is not said to be wrong", async () => {
-  for (
-    const [deviceSettings, ordinal, reason] of [
-      // A device that this process has opened before is not busy.
-      ["devices=16,busy=1", 13, /Another process has the device for itself/],
-      ["memory=1M", 0, /^Cannot allocate .* of device memory is needed, and .* is free/],
-      ["fail-load=200", 0, /the kernels cannot be loaded: .* install it again/],
-    ] as const
-  ) {
-    const { unable, ...rest } = await answerOfChild(deviceSettings, ordinal);
-    assert.match(String(unable), reason);
-    assert.deepEqual(rest, {});
-  }
-  const { failure } = await answerOfChild("fail-work=40");
-  assert.match(String(failure), /illegal memory access/);
 });
 
 /** What the device's process finds with these settings; a fault is one of the process. */

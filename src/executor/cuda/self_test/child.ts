@@ -1,6 +1,5 @@
 /** The process that runs one attempt of the self-test: its words, and what it prints. */
 import { DeviceBusyError, OutOfMemoryError } from "../../../../ffi/cuda/errors.ts";
-import type { OpenOptions } from "../../../../ffi/library.ts";
 import { UsageError } from "../../../core/errors.ts";
 import { runSelfTest, type SelfTestTask } from "./run.ts";
 
@@ -12,10 +11,9 @@ export function encodeTask(task: SelfTestTask): string {
 /**
  * Runs the task of a command line, and prints a line of JSON: `cases`, or what {@linkcode failureOf} gives.
  * Infinity is null.
- * @param libraries how the libraries are opened; for tests
  * @throws {UsageError} the word is no task
  */
-export async function runSelfTestChild(word: string, libraries: OpenOptions = {}): Promise<void> {
+export async function runSelfTestChild(word: string): Promise<void> {
   let task: SelfTestTask;
   try {
     task = JSON.parse(word);
@@ -24,7 +22,7 @@ export async function runSelfTestChild(word: string, libraries: OpenOptions = {}
   }
   let answer: Record<string, unknown>;
   try {
-    answer = { cases: await runSelfTest(task, libraries) };
+    answer = { cases: await runSelfTest(task) };
   } catch (error) {
     answer = failureOf(error as Error);
   }
