@@ -426,7 +426,7 @@ class Loader {
     }
     this.#warnings.push(
       `--cuda-prompt-gemm cublaslt: the program's own kernels compute prompts, which may be slower, ` +
-        `because cuBLASLt cannot: ${opened}`,
+        `because cuBLASLt cannot: ${opened.replaceAll(/\n\s*/g, " ")}`,
     );
   }
 

@@ -9,6 +9,7 @@ import { makeModel, parseMakeModelArgs } from "../../../scripts/make_model.ts";
 import { testExecutor } from "../../conformance/executor.ts";
 import { configure, counts, directory, reset } from "../../ffi/software_device/device.ts";
 import { quantizeCheckpoint } from "../../model/fp8_checkpoint.ts";
+import { isLongRun } from "../../long.ts";
 import { spoil, withModel } from "../cpu/fixtures.ts";
 import { Driver, randomPrompt, type TestSequence } from "../cpu/harness.ts";
 import { cudaTest, load } from "./support.ts";
@@ -20,6 +21,14 @@ if (directory !== null) {
   const shape = ["--layers", "1", "--heads", "2", "--kv-heads", "1", "--hidden", "32"];
   makeModel(parseMakeModelArgs(["--out", model, ...shape, "--vocab", "264"]));
   testExecutor("cuda executor", () => load({ model }));
+  if (isLongRun) {
+    const narrow = { quantization: "fp8", kvCacheDtype: "fp8" } as const;
+    testExecutor("cuda executor in bfloat16", () => load({ model, dtype: "bfloat16" }));
+    testExecutor(
+      "cuda executor in 8 bits",
+      () => load({ model, dtype: "bfloat16", ...narrow }),
+    );
+  }
 } else {
   cudaTest("passes the suite of executors", () => {});
 }

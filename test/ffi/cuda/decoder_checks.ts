@@ -6,8 +6,8 @@ import {
   type KernelPaths,
   type NarrowFormats,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
-import { LibraryLinear, libraryWorkspaceBytes } from "../../../ffi/cuda_kernels/library_linear.ts";
 import { e4m3Values, toE4m3 } from "../../../src/model/fp8.ts";
+import { LibraryLinear, libraryWorkspaceBytes } from "../../../ffi/cuda_kernels/library_linear.ts";
 import { type Bench, directory } from "../software_device/device.ts";
 import {
   type AttentionCase,
@@ -385,25 +385,37 @@ function checkSums(bench: DecoderBench, rows: number, mode: "set" | "add"): void
   assert.ok(error <= float32Error, `error ${error}`);
 }
 
-/** What cuBLASLt computes is added to what is there. */
-function checkLibraryAdd(bench: DecoderBench): void {
-  const [outputs, inputs, rows] = [40, 64, 2], { kernels, type } = bench;
-  const { weights } = bench.weights(randomValues(50, outputs * inputs, type), outputs);
-  const layer = { weights, bias: 0n, outputs, inputs };
-  const x = bench.narrow(randomValues(51, rows * inputs, type));
-  const y = bench.upload(new Float32Array(rows * outputs).fill(1));
+/** A layer that adds, by cuBLASLt: kernels that follow each other add its sums, then its bias. */
+function checkLibrary(bench: DecoderBench): void {
+  const outputs = 40, inputs = 64, rows = 19, tileRows = 16;
+  const { values: w, ...matrix } = bench.weights(
+    randomValues(1, outputs * inputs, bench.type),
+    outputs,
+  );
+  const bias = randomValues(2, outputs, "float32"),
+    before = randomValues(3, rows * outputs, "float32");
+  const layer = { ...matrix, bias: bench.upload(bias), outputs, inputs };
+  const x = randomValues(4, 2 * tileRows * inputs, bench.type);
   const room = {
     workspace: bench.room(libraryWorkspaceBytes),
-    sums: bench.room(rows * outputs * 4),
+    sums: bench.room(tileRows * outputs * 4),
   };
-  const from = directory ?? undefined;
-  kernels.useLibrary(new LibraryLinear(rows, type, [layer], room, bench.stream, { from }));
-  kernels.computeByLibrary([{ first: 0, count: rows }]);
-  kernels.linear(layer, x, y, rows, "add");
-  kernels.computeByLibrary([]);
-  const truth = Float64Array.from(bench.linear(layer, x, rows), (product) => product + 1);
+  const options = { from: directory! };
+  bench.kernels.useLibrary(
+    new LibraryLinear(tileRows, bench.type, [layer], room, bench.stream, options),
+  );
+  bench.kernels.computeByLibrary([{ first: 0, count: rows }]);
+  const y = bench.upload(before);
+  bench.kernels.linear(layer, bench.narrow(x), y, rows, "add");
+  bench.kernels.computeByLibrary([]);
+  const truth = Float64Array.from(before, (value, i) => {
+    const row = Math.floor(i / outputs) * inputs, output = i % outputs;
+    let sum = value + bias[output];
+    for (let k = 0; k < inputs; k++) sum += w[output * inputs + k] * x[row + k];
+    return sum;
+  });
   const error = errorOf(bench.floats(y, rows * outputs), truth);
-  assert.ok(error <= float32Error, `error ${error}`);
+  assert.ok(error <= float32Error, `by cuBLASLt: error ${error}`);
 }
 
 /** Runs that show whether the kernels of each file do their work, for mutants of them. */
@@ -427,8 +439,8 @@ export const decoderRuns: Record<string, (bench: Bench) => void> = {
       checkRows(bench);
       checkParts(bench);
       checkParts(other);
-      if (bench.formats.weights === undefined) checkLibraryAdd(bench);
       checkLargest(bench);
+      if (!bench.formats.weights) checkLibrary(bench);
       // Nine rows are too many for the fused kernels: norms and SiLU are launched programmatically.
       checkLayer(bench, other, new Array(9).fill(2));
     }),

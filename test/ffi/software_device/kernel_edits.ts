@@ -106,7 +106,8 @@ export const kernelEdits: readonly KernelEdit[] = [
   {
     ...{ file: "fp8_weights.cu", run: "fp8_weights" },
     from: "const float scale = largest == 0.0f ? 1.0f : largest / 448.0f;",
-    to: "const float scale = largest == 0.0f ? 1.0f : fminf(largest / 448.0f, 3e38f);",
-    mistake: "a row of weights with infinity gets a finite scale",
+    to: "const float scale = largest == 0.0f ? 1.0f : fminf(largest, 65504.0f) / 448.0f;",
+    mistake:
+      "a row of weights with infinity gets a finite scale, and infinity becomes the largest number",
   },
 ];

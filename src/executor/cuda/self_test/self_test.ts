@@ -121,6 +121,7 @@ function suspects({ cases }: Attempt): CudaPath[] {
 export function describe({ cases, fault, unable }: Attempt): string {
   if (unable !== undefined) return `The test could not run: ${unable}`;
   if (fault !== null) return `The test broke off: ${fault}`;
+  if (cases.length === 0) return "The test compared nothing";
   const shown = ({ name, error, limit }: CaseResult) =>
     `${name}: error ${
       error === Infinity ? "beyond measure" : error.toExponential(1)
