@@ -1,4 +1,3 @@
-import { CudaError } from "../../../ffi/cuda/errors.ts";
 import {
   type CacheLayer,
   elementBytes,
@@ -19,7 +18,7 @@ import type { Transformer } from "../transformer/transformer_executor.ts";
 import { CudaLogitsHead } from "./cuda_logits_head.ts";
 import type { CudaCache, CudaModel } from "./cuda_model.ts";
 import { PinnedWords } from "./pinned_words.ts";
-import type { CudaRank, Parts } from "./ranks.ts";
+import { type CudaRank, isDeviceFailure, type Parts } from "./ranks.ts";
 
 /** Where a rank has what its kernels read of a slice. */
 interface Uploaded {
@@ -120,7 +119,7 @@ export class CudaTransformer implements Transformer {
         cuda.destroyStream(stream);
       });
     } catch (error) {
-      if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
+      if (!isDeviceFailure(error)) throw error;
     }
     this.whenClosed();
   }

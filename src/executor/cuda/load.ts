@@ -39,7 +39,7 @@ import { type DeviceLease, leaseDevices } from "./device_lease.ts";
 import { DeviceMemory } from "./device_memory.ts";
 import { type CudaPath, kernelPaths, plainPathsOf } from "./paths.ts";
 import { openPromptProducts, PROMPT_TILE_ROWS, type PromptProducts } from "./prompt_products.ts";
-import { Ranks } from "./ranks.ts";
+import { isDeviceFailure, Ranks } from "./ranks.ts";
 import { UPLOAD_BUFFER_BYTES, Uploads } from "./uploads.ts";
 import { type CudaWeights, planWeights, type RankOf, uploadWeights } from "./weights.ts";
 
@@ -335,7 +335,7 @@ class Loader {
         this.cuda.destroyStream(stream);
       });
     } catch (error) {
-      if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
+      if (!isDeviceFailure(error)) throw error;
     }
   }
 
