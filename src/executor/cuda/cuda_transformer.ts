@@ -1,3 +1,4 @@
+import { CudaError } from "../../../ffi/cuda/errors.ts";
 import {
   type CacheLayer,
   elementBytes,
@@ -18,7 +19,7 @@ import type { Transformer } from "../transformer/transformer_executor.ts";
 import { CudaLogitsHead } from "./cuda_logits_head.ts";
 import type { CudaCache, CudaModel } from "./cuda_model.ts";
 import { PinnedWords } from "./pinned_words.ts";
-import { type CudaRank, isDeviceFailure, type Parts } from "./ranks.ts";
+import type { CudaRank, Parts } from "./ranks.ts";
 
 /** Where a rank has what its kernels read of a slice. */
 interface Uploaded {
@@ -119,7 +120,7 @@ export class CudaTransformer implements Transformer {
         cuda.destroyStream(stream);
       });
     } catch (error) {
-      if (!isDeviceFailure(error)) throw error;
+      if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
     }
     this.whenClosed();
   }

@@ -30,7 +30,7 @@ import type { SliceLimits } from "../transformer/slices.ts";
 import { TransformerExecutor } from "../transformer/transformer_executor.ts";
 import { SamplingKernels } from "../../../ffi/cuda_kernels/sampling_kernels.ts";
 import { type Activations, allocateActivations, configOfRank, rowsOfSlice } from "./activations.ts";
-import { openCommunicators } from "./communicators.ts";
+import { endCommunicators, openCommunicators } from "./communicators.ts";
 import { CudaTokenChooser } from "./cuda_token_chooser.ts";
 import { CudaTransformer } from "./cuda_transformer.ts";
 import type { CudaBlocks, CudaModel } from "./cuda_model.ts";
@@ -39,7 +39,7 @@ import { type DeviceLease, leaseDevices } from "./device_lease.ts";
 import { DeviceMemory } from "./device_memory.ts";
 import { type CudaPath, kernelPaths, plainPathsOf } from "./paths.ts";
 import { openPromptProducts, PROMPT_TILE_ROWS, type PromptProducts } from "./prompt_products.ts";
-import { isDeviceFailure, Ranks } from "./ranks.ts";
+import { Ranks } from "./ranks.ts";
 import { UPLOAD_BUFFER_BYTES, Uploads } from "./uploads.ts";
 import { type CudaWeights, planWeights, type RankOf, uploadWeights } from "./weights.ts";
 
@@ -329,13 +329,13 @@ class Loader {
     try {
       for (const { stream } of this.#loading) this.cuda.synchronizeStream(stream);
       this.#chooser?.close();
-      await this.#communicators?.close();
+      await endCommunicators(this.#communicators);
       this.#each(({ memory, stream }) => {
         memory.free();
         this.cuda.destroyStream(stream);
       });
     } catch (error) {
-      if (!isDeviceFailure(error)) throw error;
+      if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
     }
   }
 

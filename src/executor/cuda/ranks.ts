@@ -1,10 +1,9 @@
 /** The devices of an executor: one, or one for each rank of `--tensor-parallel-size`. */
 import type { Cuda } from "../../../ffi/cuda/cuda.ts";
-import { CudaError } from "../../../ffi/cuda/errors.ts";
 import type { DecoderKernels } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import type { LocalRanks } from "../../../ffi/nccl/local_ranks.ts";
-import { NcclError } from "../../../ffi/nccl/nccl.ts";
 import type { Activations } from "./activations.ts";
+import { endCommunicators } from "./communicators.ts";
 import type { DeviceMemory } from "./device_memory.ts";
 import type { CudaWeights } from "./weights.ts";
 
@@ -127,16 +126,8 @@ export class Ranks {
     this.each(({ stream }) => this.#cuda.synchronizeStream(stream));
   }
 
-  /**
-   * Ends the communicators, once nothing is under way.
-   * @throws {NcclError} of devices that have failed
-   */
+  /** Ends the communicators, once nothing is under way. */
   async close(): Promise<void> {
-    await this.#communicators?.close();
+    await endCommunicators(this.#communicators);
   }
-}
-
-/** Whether a device has failed: all that was on it is lost, and nothing of it can be freed. */
-export function isDeviceFailure(error: unknown): boolean {
-  return error instanceof CudaError || error instanceof NcclError;
 }

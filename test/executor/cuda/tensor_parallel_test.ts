@@ -147,29 +147,34 @@ cudaTest("the ranks' memory is free again, also after a load that failed", async
   });
 });
 
-cudaTest("communicators that cannot be ended hide no error, and keep no device", async () => {
-  const { close } = LocalRanks.prototype;
-  LocalRanks.prototype.close = async function () {
-    await close.call(this);
-    throw new NcclError("ncclCommAbort", 1, "unhandled cuda error", "");
-  };
-  try {
-    await withModel(MODEL, async (model) => {
-      const options = { model, tensorParallelSize: 2, hostShare: 1, allowSharedDevice: false };
-      const deviceSettings = "devices=2,memory=200M";
-      await assert.rejects(load({ ...options, deviceSettings, numGpuBlocksOverride: 100_000 }), {
-        name: "UsageError",
+cudaTest(
+  "communicators that cannot be ended hide no error, and keep no device and no memory",
+  async () => {
+    const { close } = LocalRanks.prototype;
+    LocalRanks.prototype.close = async function () {
+      await close.call(this);
+      throw new NcclError("ncclCommAbort", 1, "unhandled cuda error", "");
+    };
+    try {
+      await withModel(MODEL, async (model) => {
+        const options = { model, tensorParallelSize: 2, hostShare: 1, allowSharedDevice: false };
+        const deviceSettings = "devices=2,memory=200M";
+        const before = counts();
+        await assert.rejects(load({ ...options, deviceSettings, numGpuBlocksOverride: 100_000 }), {
+          name: "UsageError",
+        });
+        const executor = await load({ ...options, deviceSettings });
+        await executor.close();
+        assert.deepEqual(counts(), before);
       });
-      const executor = await load({ ...options, deviceSettings });
-      await executor.close();
-    });
-    const cuda = openCuda({ from: directory! });
-    const free = { numInstances: 1, devicesEach: 2, allowShared: false, patienceMs: 0 };
-    (await leaseDevices(cuda, free)).release();
-  } finally {
-    LocalRanks.prototype.close = close;
-  }
-});
+      const cuda = openCuda({ from: directory! });
+      const free = { numInstances: 1, devicesEach: 2, allowShared: false, patienceMs: 0 };
+      (await leaseDevices(cuda, free)).release();
+    } finally {
+      LocalRanks.prototype.close = close;
+    }
+  },
+);
 
 async function refused(options: LoadOptions, message: RegExp): Promise<void> {
   await withModel(MODEL, async (model) => {
