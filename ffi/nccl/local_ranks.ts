@@ -49,8 +49,13 @@ export class LocalRanks {
     }
   }
 
-  /** Ends the communicators, once nothing is under way. */
+  /**
+   * Ends the communicators, once nothing is under way. Settles when none uses its device any more.
+   * @throws {NcclError} one could not be ended
+   */
   async close(): Promise<void> {
-    await Promise.all(this.#handles.map((handle) => this.#nccl.abort(handle)));
+    const ends = this.#handles.map((handle) => this.#nccl.abort(handle));
+    await Promise.allSettled(ends);
+    await Promise.all(ends);
   }
 }

@@ -1,7 +1,7 @@
 /**
  * The executor on a device: each fast path and the plain one in its place against the CPU, and bit for bit
- * against each other where the paths promise it; one device against two, where the host has them; how long the self-test takes. `executor.ts TOOL` runs the
- * comparison under a tool of compute-sanitizer, where the host has it.
+ * against each other where the paths promise it; one device against two, where the host has them; how long the
+ * self-test takes. `executor.ts TOOL` runs the comparison under a tool of compute-sanitizer, where the host has it.
  */
 import { openCuda } from "../../ffi/cuda/open.ts";
 import { engineDefaults } from "../../src/cli/arguments/tables.ts";

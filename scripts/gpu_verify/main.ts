@@ -112,11 +112,14 @@ export async function verify(given: Arguments): Promise<boolean> {
       ...softwareDevice ? { GPU_VERIFY_SOFTWARE_DEVICE: "1" } : {},
     });
   };
-  const write = async () => {
-    const inOrder = given.sections.flatMap((section) => results.get(section) ?? []);
-    const report: VerifyReport = { date, commit, softwareDevice, short, sections: inOrder };
-    await writeReport(out, report);
-  };
+  let written = Promise.resolve();
+  /** Writes what is known by then, after those that write already. */
+  const write = () =>
+    written = written.then(async () => {
+      const inOrder = given.sections.flatMap((section) => results.get(section) ?? []);
+      const report: VerifyReport = { date, commit, softwareDevice, short, sections: inOrder };
+      await writeReport(out, report);
+    });
   for (const { sections, places } of turnsOf(given.sections, navigator.hardwareConcurrency)) {
     const waiting = [...sections];
     const runThem = async () => {
@@ -124,11 +127,10 @@ export async function verify(given: Arguments): Promise<boolean> {
         const result = await resultOf(section);
         results.set(section, result);
         console.log(summary(result, mark));
+        await write();
       }
-      await write();
     };
     await Promise.all(Array.from({ length: Math.min(places, sections.length) }, runThem));
-    await write();
   }
   console.log(`report: ${out}/gpu_verify.md${mark}`);
   return [...results.values()].every(({ outcome }) => outcome === "passed");

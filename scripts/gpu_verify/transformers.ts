@@ -28,9 +28,11 @@ async function compare(): Promise<void> {
     }).output();
     const said = new TextDecoder().decode(success ? stdout : Uint8Array.of(...stdout, ...stderr));
     expect(success, said.slice(-3000));
-    const counts = /(\d+) passed[^|]*\| \d+ failed[^|]*(?:\| (\d+) ignored)?/.exec(said);
+    const [, passed = "0", ignored = "0"] =
+      /(\d+) passed[^|]*\| \d+ failed[^|]*(?:\| (\d+) ignored)?/.exec(said) ?? [];
+    expect(Number(passed) > 0, `no model was compared: ${said.slice(-3000)}`);
     found("families", models.sort().join(", "));
-    found("logits and greedy tokens", `${counts?.[1]} models agree, ${counts?.[2] ?? 0} skipped`);
+    found("logits and greedy tokens", `${passed} models agree, ${ignored} skipped`);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }

@@ -124,7 +124,10 @@ function fitLogs(paths: readonly string[], options: FitOptions): number {
   const source = `${steps.length} steps of ${paths.map(nameOf).join(", ")}, llumnix profile fit ` +
     version;
   const fit = fitSteps(steps, pausesMs, source);
-  const request = options.requests === null ? undefined : requestsOf(options.requests, fit);
+  const maxPieceTokens = options.maxPieceTokens ?? undefined;
+  const request = options.requests === null
+    ? undefined
+    : requestsOf(options.requests, fit, maxPieceTokens);
   const numBlocks = options.numGpuBlocks ??
     logs.map((log) => log.numBlocks).find((count) => count !== null) ?? null;
   if (numBlocks === null) {
@@ -134,7 +137,7 @@ function fitLogs(paths: readonly string[], options: FitOptions): number {
     model: nameOf(options.name ?? options.model),
     shape,
     request,
-    maxPieceTokens: options.maxPieceTokens ?? undefined,
+    maxPieceTokens,
     numBlocks,
     tensorParallelSize: options.tensorParallelSize,
     pipelineParallelSize: options.pipelineParallelSize,
@@ -144,10 +147,10 @@ function fitLogs(paths: readonly string[], options: FitOptions): number {
   return 0;
 }
 
-function requestsOf(path: string, fit: Fit): RequestLatency {
+function requestsOf(path: string, fit: Fit, maxPieceTokens: number | undefined): RequestLatency {
   const samples = readRequestSamples(path);
   const source = `median of ${samples.length} requests of ${nameOf(path)}, sent one at a time`;
-  return fitRequests(samples, fit, source);
+  return fitRequests(samples, { ...fit, maxPieceTokens }, source);
 }
 
 /** What an entry has besides the fit. */

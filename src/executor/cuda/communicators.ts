@@ -26,3 +26,12 @@ export function openCommunicators(devices: readonly number[], libraries: OpenOpt
     throw new UnavailableError(`${option}: ${error.message}`, { cause: error });
   }
 }
+
+/** Ends communicators, once nothing is under way. What NCCL cannot end stays until the process ends. */
+export async function endCommunicators(communicators: LocalRanks | null): Promise<void> {
+  try {
+    await communicators?.close();
+  } catch (error) {
+    if (!(error instanceof NcclError)) throw error;
+  }
+}

@@ -30,7 +30,7 @@ import type { SliceLimits } from "../transformer/slices.ts";
 import { TransformerExecutor } from "../transformer/transformer_executor.ts";
 import { SamplingKernels } from "../../../ffi/cuda_kernels/sampling_kernels.ts";
 import { type Activations, allocateActivations, configOfRank, rowsOfSlice } from "./activations.ts";
-import { openCommunicators } from "./communicators.ts";
+import { endCommunicators, openCommunicators } from "./communicators.ts";
 import { CudaTokenChooser } from "./cuda_token_chooser.ts";
 import { CudaTransformer } from "./cuda_transformer.ts";
 import type { CudaBlocks, CudaModel } from "./cuda_model.ts";
@@ -329,7 +329,7 @@ class Loader {
     try {
       for (const { stream } of this.#loading) this.cuda.synchronizeStream(stream);
       this.#chooser?.close();
-      await this.#communicators?.close();
+      await endCommunicators(this.#communicators);
       this.#each(({ memory, stream }) => {
         memory.free();
         this.cuda.destroyStream(stream);

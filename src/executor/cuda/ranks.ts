@@ -3,6 +3,7 @@ import type { Cuda } from "../../../ffi/cuda/cuda.ts";
 import type { DecoderKernels } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import type { LocalRanks } from "../../../ffi/nccl/local_ranks.ts";
 import type { Activations } from "./activations.ts";
+import { endCommunicators } from "./communicators.ts";
 import type { DeviceMemory } from "./device_memory.ts";
 import type { CudaWeights } from "./weights.ts";
 
@@ -127,6 +128,6 @@ export class Ranks {
 
   /** Ends the communicators, once nothing is under way. */
   async close(): Promise<void> {
-    await this.#communicators?.close();
+    await endCommunicators(this.#communicators);
   }
 }

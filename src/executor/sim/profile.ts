@@ -108,6 +108,18 @@ export function prefillMs(
   return msPerSquaredToken * squares + msPerToken * padded(tokens, alignment) + msPerStep;
 }
 
+/** Milliseconds of all prefill steps of a prompt that is alone. */
+export function promptMs(
+  profile: Pick<ModelProfile, "prefill" | "alignment" | "maxPieceTokens">,
+  tokens: number,
+): number {
+  const { maxPieceTokens = tokens } = profile;
+  const numFull = Math.ceil(tokens / maxPieceTokens) - 1;
+  // What the pieces add to the squares comes to the square of the prompt.
+  return numFull * prefillMs(profile, maxPieceTokens, 0) +
+    prefillMs(profile, tokens - numFull * maxPieceTokens, tokens ** 2);
+}
+
 /**
  * Milliseconds of a decode step.
  * @param batch sequences in the step

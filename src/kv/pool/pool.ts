@@ -59,9 +59,9 @@ export interface PoolShard {
 }
 
 /**
- * A pool in the memory of a device, or of several that have some KV heads of each block. Direct backends (between devices, or from a device to the network)
- * take {@linkcode address}; staging backends copy runs to and from buffers of the host, in pieces that
- * their limits bound.
+ * A pool in the memory of a device, or of several that have some KV heads of each block. Direct backends
+ * (between devices, or from a device to the network) take the address on each device (`shardsOf`); staging
+ * backends copy runs to and from buffers of the host, in pieces that their limits bound.
  *
  * The caller reads and writes only blocks that no step writes meanwhile, so that copies need not wait
  * for the step under way. A read sees what a step has written as soon as the step's promise has settled;

@@ -4,9 +4,11 @@ import { quantile } from "../../core/stats/distribution.ts";
 import {
   type DecodeLatency,
   decodeMs,
+  type ModelProfile,
   padded,
   type PrefillLatency,
   prefillMs,
+  promptMs,
   type RequestLatency,
 } from "../../executor/sim/profile.ts";
 import { type Equation, medianOf, robustFit } from "./least_squares.ts";
@@ -68,10 +70,12 @@ export function fitSteps(
  */
 export function fitRequests(
   requests: readonly RequestSample[],
-  fit: Pick<Fit, "prefill" | "alignment">,
+  profile: Pick<ModelProfile, "prefill" | "alignment" | "maxPieceTokens">,
   source: string,
 ): RequestLatency {
-  const beyond = requests.map(({ promptTokens, ttftMs }) => ttftMs - prefillMs(fit, promptTokens));
+  const beyond = requests.map(({ promptTokens, ttftMs }) =>
+    ttftMs - promptMs(profile, promptTokens)
+  );
   return { msPerRequest: Math.max(0, medianOf(beyond)), source };
 }
 

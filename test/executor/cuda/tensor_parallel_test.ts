@@ -1,6 +1,8 @@
 /** Models that are divided among devices: every bit is that of one device. */
 import assert from "node:assert/strict";
 import { openCuda } from "../../../ffi/cuda/open.ts";
+import { LocalRanks } from "../../../ffi/nccl/local_ranks.ts";
+import { NcclError } from "../../../ffi/nccl/nccl.ts";
 import { openCommunicators } from "../../../src/executor/cuda/communicators.ts";
 import { leaseDevices } from "../../../src/executor/cuda/device_lease.ts";
 import type { Executor } from "../../../src/executor/executor.ts";
@@ -144,6 +146,35 @@ cudaTest("the ranks' memory is free again, also after a load that failed", async
     assert.deepEqual(counts(), before);
   });
 });
+
+cudaTest(
+  "communicators that cannot be ended hide no error, and keep no device and no memory",
+  async () => {
+    const { close } = LocalRanks.prototype;
+    LocalRanks.prototype.close = async function () {
+      await close.call(this);
+      throw new NcclError("ncclCommAbort", 1, "unhandled cuda error", "");
+    };
+    try {
+      await withModel(MODEL, async (model) => {
+        const options = { model, tensorParallelSize: 2, hostShare: 1, allowSharedDevice: false };
+        const deviceSettings = "devices=2,memory=200M";
+        const before = counts();
+        await assert.rejects(load({ ...options, deviceSettings, numGpuBlocksOverride: 100_000 }), {
+          name: "UsageError",
+        });
+        const executor = await load({ ...options, deviceSettings });
+        await executor.close();
+        assert.deepEqual(counts(), before);
+      });
+      const cuda = openCuda({ from: directory! });
+      const free = { numInstances: 1, devicesEach: 2, allowShared: false, patienceMs: 0 };
+      (await leaseDevices(cuda, free)).release();
+    } finally {
+      LocalRanks.prototype.close = close;
+    }
+  },
+);
 
 async function refused(options: LoadOptions, message: RegExp): Promise<void> {
   await withModel(MODEL, async (model) => {

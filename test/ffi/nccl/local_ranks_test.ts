@@ -74,3 +74,18 @@ ncclTest("local ranks: a device that is named twice is refused", ({ nccl }) => {
   assert.throws(() => new LocalRanks(nccl, [0, 0]), /invalid usage.*Duplicate GPU detected/);
   return Promise.resolve();
 });
+
+Deno.test("local ranks: if one cannot be ended, the others have ended when that is told", async () => {
+  const second = Promise.withResolvers<void>();
+  let isTold = false;
+  const ranks = new LocalRanks({
+    initAll: () => [1n, 2n],
+    ...{ groupStart: () => "success", groupEnd: () => "success", allGather: () => "success" },
+    abort: (handle) => handle === 1n ? Promise.reject(new Error("no device")) : second.promise,
+  }, [0, 1]);
+  const closing = assert.rejects(ranks.close(), /no device/).then(() => isTold = true);
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.ok(!isTold, "the second one still uses its device");
+  second.resolve();
+  await closing;
+});

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { buildSoftwareDevice } from "../../../scripts/build_software_device.ts";
 import { isLongRun } from "../../long.ts";
 import { verify } from "../../../scripts/gpu_verify/main.ts";
-import type { Section } from "../../../scripts/gpu_verify/sections.ts";
+import { type Section, turnsOf } from "../../../scripts/gpu_verify/sections.ts";
 import type { VerifyReport } from "../../../scripts/gpu_verify/report.ts";
 
 const script = decodeURIComponent(
@@ -84,6 +84,45 @@ Deno.test({
         ["works", "passed"],
       ]);
       assert.match(report.sections[0].complaint, /wrong bytes/);
+    } finally {
+      console.log = log;
+      await Deno.remove(out, { recursive: true });
+    }
+  },
+});
+
+Deno.test({
+  name: `the report is written anew after each of the sections that run beside each other${skip}`,
+  ignore: "missing" in built,
+  fn: async () => {
+    const out = await Deno.makeTempDir();
+    const section = (name: string, code: string): Section => ({
+      ...{ name, shows: name, limitS: 120, output: "findings", besideOthers: true },
+      command: () => ["eval", "--no-check", code],
+    });
+    const fine = 'console.log(JSON.stringify({ name: "a", value: "1" }));';
+    const untilReported = `
+      const endMs = performance.now() + 20_000;
+      const isReported = () => {
+        try {
+          return Deno.readTextFileSync("${out}/gpu_verify.json").includes('"first"');
+        } catch {
+          return false;
+        }
+      };
+      while (!isReported()) {
+        if (performance.now() > endMs) throw new Error("the first one is not reported");
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      ${fine}`;
+    const { log } = console;
+    console.log = () => {};
+    try {
+      const sections = [section("first", fine)];
+      // One more than run at a time: the first one's place is taken again before all have ended.
+      const [{ places }] = turnsOf(sections, navigator.hardwareConcurrency);
+      for (let i = 0; i < places; i++) sections.push(section(`waits ${i}`, untilReported));
+      assert.ok(await verify({ sections, out, short: true, softwareDevice: true }));
     } finally {
       console.log = log;
       await Deno.remove(out, { recursive: true });

@@ -33,6 +33,17 @@ Deno.test("requests: what they took beyond their prefill, whatever a stall did t
   assert.equal(slow.msPerRequest, 0); // never negative
 });
 
+Deno.test("requests: a long prompt pays for each of its pieces", () => {
+  const prefill = { msPerSquaredToken: 0.01, msPerToken: 1, msPerStep: 20, source: "" };
+  const of = (promptTokens: number, ttftMs: number, maxPieceTokens?: number) =>
+    fitRequests([{ promptTokens, ttftMs }], { prefill, alignment: 8, maxPieceTokens }, "")
+      .msPerRequest;
+  // Pieces of 40, 40 and 20 tokens, which is padded to 24: 100 + 104 + 60.
+  assert.equal(of(100, 268, 40), 4);
+  assert.equal(of(80, 188, 40), 4); // 64 + 80 + 40
+  assert.equal(of(100, 228), 4); // 100 + 104 + 20
+});
+
 Deno.test("requests: files that cannot be used are refused, and say how to make one", async () => {
   const cases: [rows: string[], message: RegExp][] = [
     [

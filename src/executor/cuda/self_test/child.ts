@@ -1,5 +1,5 @@
 /** The process that runs one attempt of the self-test: its words, and what it prints. */
-import { DeviceBusyError, OutOfMemoryError } from "../../../../ffi/cuda/errors.ts";
+import { CudaError, DeviceBusyError, OutOfMemoryError } from "../../../../ffi/cuda/errors.ts";
 import { UsageError } from "../../../core/errors.ts";
 import { runSelfTest, type SelfTestTask } from "./run.ts";
 
@@ -31,12 +31,12 @@ export async function runSelfTestChild(word: string): Promise<void> {
 
 /**
  * What an error of the test says: `failure` of the kernels, or `unable`, that they could not be tried. If the
- * device is busy or has too little memory, the start after the test says so, and what to change.
+ * device is busy or has too little memory, the start after the test says so, and what to change. Kernels that
+ * cannot be loaded have failed: those of a plain path may be loaded.
  */
 export function failureOf(error: Error): { failure: string } | { unable: string } {
-  const causes = [error, error.cause];
-  const isUnable = causes.some((one) =>
-    one instanceof UsageError || one instanceof DeviceBusyError || one instanceof OutOfMemoryError
-  );
+  const told = error.cause instanceof CudaError ? error.cause : error;
+  const isUnable = told instanceof UsageError || told instanceof DeviceBusyError ||
+    told instanceof OutOfMemoryError;
   return isUnable ? { unable: error.message } : { failure: error.message };
 }

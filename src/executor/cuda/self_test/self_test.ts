@@ -90,8 +90,9 @@ export async function findPlainPaths(
     hasPassed(await tryOnce({ ...task, plain: [...task.plain, ...paths] }));
   const left = suspects(first).filter((path) => !task.plain.includes(path));
   if (left.length === 0 || !await passes(left)) {
+    const what = first.fault === null ? "give wrong results" : "fail";
     throw new UsageError(
-      `--device cuda: the kernels give wrong results on ${device}, so nothing is served from it. ` +
+      `--device cuda: the kernels ${what} on ${device}, so nothing is served from it. ` +
         "Please report this with the output of `llumnix doctor --self-test`. " +
         `${
           describe(first)

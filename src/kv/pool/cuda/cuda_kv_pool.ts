@@ -52,7 +52,8 @@ type CopyEvents = ReadonlyMap<Shard, bigint>;
 
 /**
  * A pool in the memory of a CUDA device, or of several. Copies run one after the other, on a stream of their own
- * for each device; those of several devices run side by side. They go through two pinned bounce buffers: the device fills one while the host empties the other. A buffer of
+ * for each device; the parts of one copy on several devices run side by side. They go through two pinned bounce
+ * buffers: the devices fill one while the host empties the other. A buffer of
  * {@linkcode CudaKvPool.allocateStaging} is pinned itself and needs no bounce buffer. Only the thread that
  * opened the pool uses it.
  *

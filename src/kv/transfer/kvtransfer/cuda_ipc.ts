@@ -125,7 +125,7 @@ export class CudaIpcPuller implements Puller {
     this.failure ??= "the migration backend is closed";
     await this.stop();
     try {
-      for (const { address } of this.#peers.values()) this.#cuda.closeIpcMemHandle(address);
+      for (const { address } of this.#peers.values()) this.#unmap(address);
       this.#cuda.destroyEvent(this.#event);
       this.#cuda.destroyStream(this.#stream);
     } catch (error) {
@@ -226,8 +226,14 @@ export class CudaIpcPuller implements Puller {
     for (const [generation, { process, address, numUsers }] of this.#peers) {
       if (numUsers > 0 || isAlive(process)) continue;
       this.#peers.delete(generation);
-      this.#cuda.closeIpcMemHandle(address);
+      this.#unmap(address);
     }
+  }
+
+  /** On the device on which it was mapped: another puller's may be current. */
+  #unmap(address: bigint): void {
+    this.#cuda.setDevice(this.#pool.ordinal);
+    this.#cuda.closeIpcMemHandle(address);
   }
 }
 

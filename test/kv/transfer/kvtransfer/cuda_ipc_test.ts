@@ -1,8 +1,10 @@
 /** kvtransfer between pools of CUDA devices, over the software device: in one process and between two. */
 import assert from "node:assert/strict";
+import type { Cuda } from "../../../../ffi/cuda/cuda.ts";
 import { openCuda } from "../../../../ffi/cuda/open.ts";
 import { UnavailableError } from "../../../../src/core/errors.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
+import type { DevicePool } from "../../../../src/kv/pool/pool.ts";
 import { openCudaIpc } from "../../../../src/kv/transfer/kvtransfer/cuda_ipc.ts";
 import { contents, fill } from "../../../conformance/kv_pool.ts";
 import {
@@ -235,4 +237,42 @@ Deno.test({
     });
     await pair.close();
   },
+});
+
+Deno.test("cuda_ipc: what is mapped on a device is unmapped on that one", async () => {
+  let current = -1;
+  const mapped = new Map<bigint, number>(), closed: [opened: number, closed: number][] = [];
+  const cuda = {
+    setDevice: (ordinal: number) => current = ordinal,
+    priorityRange: () => ({ least: 0, greatest: 0 }),
+    createStream: () => 1n,
+    createEvent: () => 2n,
+    ipcMemHandle: () => new Uint8Array(64),
+    openIpcMemHandle: () => {
+      const address = BigInt(mapped.size + 1) << 32n;
+      mapped.set(address, current);
+      return address;
+    },
+    closeIpcMemHandle: (address: bigint) => closed.push([mapped.get(address)!, current]),
+    copyBatch: () => {},
+    recordEvent: () => {},
+    queryEvent: () => true,
+    destroyEvent: () => {},
+    destroyStream: () => {},
+  } as unknown as Cuda;
+  const pool = {
+    ...{ layout: { ...suiteLayout, shards: 2 }, numBlocks: SUITE_BLOCKS },
+    ...{ ordinal: 0, address: 0n, others: [{ ordinal: 1, address: 0n }] },
+  } as unknown as DevicePool;
+  const { puller, ipcHandle } = openCudaIpc(pool, cuda);
+  const stat = Deno.readTextFileSync(`/proc/${Deno.ppid}/stat`);
+  const startTicks = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);
+  const process = { ...thisProcess(), pid: Deno.ppid, startTicks };
+  await puller.pull({
+    ...{ migrationId: "m", generation: "g", sourceBlocks: [1], destinationBlocks: [2] },
+    source: { process, address: 0n, ipcHandle, ucx: null },
+    ...{ timeoutMs: PATIENCE_MS, isBackground: false },
+  });
+  await puller.close();
+  assert.deepEqual(closed, [[0, 0], [1, 1]]);
 });
