@@ -100,7 +100,7 @@ export class StandingOrderKeeper {
   }
 
   #update(): void {
-    const { instances, agents, instanceChange, hostDrains, authority } = this.#config;
+    const { clock, instances, agents, instanceChange, hostDrains, authority } = this.#config;
     if (authority.stamp === null) return;
     const content = {
       instanceChange: instanceChange(),
@@ -110,7 +110,10 @@ export class StandingOrderKeeper {
     const { epoch: _, version = 0, ...before } = this.#latest ??
       { epoch: 0, instanceChange: 0, drains: [], hostDrains: [] };
     if (JSON.stringify(before) === JSON.stringify(content)) return;
-    const orders = { epoch: this.#epoch, version: version + 1, ...content };
+    const epoch = this.#epoch;
+    // Without a cluster, the clock tells the orders of this manager from those of an earlier one.
+    const leastVersion = epoch > 0 ? 1 : Math.floor(clock.nowMs());
+    const orders = { epoch, version: Math.max(version + 1, leastVersion), ...content };
     this.#firstVersion = Math.min(this.#firstVersion, orders.version);
     this.#latest = orders;
     for (const { peer, isServing } of instances()) if (peer !== null && isServing) this.tell(peer);

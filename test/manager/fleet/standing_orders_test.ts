@@ -4,7 +4,7 @@ import type { Peer } from "../../../src/bus/bus.ts";
 import { InProcessBus } from "../../../src/bus/in_process_bus.ts";
 import { realClock } from "../../../src/core/clock.ts";
 import type { Leadership } from "../../../src/core/protocol/leadership.ts";
-import type { StandingOrders } from "../../../src/core/protocol/standing_orders.ts";
+import { isNewer, type StandingOrders } from "../../../src/core/protocol/standing_orders.ts";
 import { Manager } from "../../../src/manager/manager.ts";
 import { until } from "../../conformance/bus.ts";
 import { managerOptions, registrationOf } from "../support.ts";
@@ -183,4 +183,22 @@ Deno.test("standing orders: without orders nothing is sent", async () => {
   const keepers = await world.instances(["a", "one"]);
   await new Promise((resolve) => setTimeout(resolve, 20));
   assert.deepEqual(versionsOf(keepers), [undefined]);
+});
+
+Deno.test("standing orders: a manager that starts again takes them over, although it has sent some", async () => {
+  await using world = new World();
+  const first = await world.manager(null);
+  const [a, b] = await world.instances(["a", "one"], ["b", "two"]);
+  first.drain("b");
+  await until(() => a.orders?.drains.length === 1);
+  const old = a.orders!;
+  await first.handOver(0);
+  const second = await world.manager(null);
+  const [c] = await world.instances(["c", "three"]);
+  second.drain("c");
+  await until(() => c.orders?.drains.length === 1);
+  assert.ok(isNewer(c.orders!, old)); // else those who have the old ones would not take these
+  await world.join([a, b]);
+  assert.match(statesOf(second).b, /drain/);
+  await until(() => c.orders!.drains.length === 2);
 });
