@@ -130,7 +130,8 @@ class Service implements RoleService {
     await this.#manager!.comeBack();
     if (this.#agent !== null) return;
     await this.#openAgent(await this.#roleOptions());
-    await this.#agent!.join();
+    // Not awaited: this process has to stop when it is told to, whether a manager leads or not.
+    this.#agent!.join().catch((error) => this.#failure.resolve((error as Error).message));
   }
 
   async upgradeStatus(): Promise<RoleStatus> {
