@@ -7,6 +7,7 @@ import type { Leadership } from "../../../src/core/protocol/leadership.ts";
 import { isNewer, type StandingOrders } from "../../../src/core/protocol/standing_orders.ts";
 import { Manager } from "../../../src/manager/manager.ts";
 import { until } from "../../conformance/bus.ts";
+import { pause } from "../../patience.ts";
 import { managerOptions, registrationOf } from "../support.ts";
 
 /** An instance that keeps orders, and gives them to each manager that it joins. */
@@ -177,6 +178,21 @@ Deno.test("standing orders: instances of one host go on to drain in turn at the 
   ]);
 });
 
+Deno.test("standing orders: they drain in turn also if the next manager hears of another one first", async () => {
+  for (const order of [[1, 0, 2], [2, 1, 0]]) {
+    await using world = new World();
+    const first = await world.manager(1);
+    const keepers = await world.instances(["a", "one"], ["b", "one"], ["c", "two"]);
+    first.drainHost("one", 1);
+    await until(() => keepers.every(({ orders }) => orders?.drains.length === 1));
+    await first.handOver(0);
+    const second = await world.manager(2);
+    await world.join(order.map((i) => keepers[i]));
+    const draining = Object.values(statesOf(second)).filter((state) => /drain/.test(state));
+    assert.equal(draining.length, 1, JSON.stringify(statesOf(second)));
+  }
+});
+
 Deno.test("standing orders: without orders nothing is sent", async () => {
   await using world = new World();
   await world.manager(1);
@@ -193,6 +209,7 @@ Deno.test("standing orders: a manager that starts again takes them over, althoug
   await until(() => a.orders?.drains.length === 1);
   const old = a.orders!;
   await first.handOver(0);
+  await pause(5); // a process does not start again within the same millisecond
   const second = await world.manager(null);
   const [c] = await world.instances(["c", "three"]);
   second.drain("c");
