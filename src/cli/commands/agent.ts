@@ -88,7 +88,9 @@ export class AgentService implements RoleService {
   async takeBack(): Promise<void> {
     this.logFile = startLogging(this.options, ROLE);
     const agent = await this.#open();
-    agent.join().catch((error) => this.#failure.resolve((error as Error).message));
+    agent.join().catch((error) => {
+      if (this.#agent === agent) this.#failure.resolve((error as Error).message); // else it was left
+    });
   }
 
   async upgradeStatus(): Promise<RoleStatus> {
