@@ -430,9 +430,15 @@ export class Manager {
       agents: () => this.#agents?.peers ?? [],
       instanceChange: () => this.#keeper.instanceChange,
       hostDrains: () => this.#hosts.notes,
-      onAdopt: ({ instanceChange, hostDrains }) => {
+      onAdopt: ({ instanceChange, hostDrains }, ended) => {
         this.#keeper.adoptChange(instanceChange);
         this.#hosts.adopt(hostDrains);
+        for (const instance of this.#fleet.all) {
+          const hasEnded = ended.has(instance.instanceId);
+          if (hasEnded && !this.#hosts.isDrained(instance.hostName)) {
+            this.#keeper.revokeDrain(instance);
+          }
+        }
         for (const instance of this.#fleet.serving) this.#resumeDrain(instance);
       },
     });

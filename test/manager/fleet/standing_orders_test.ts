@@ -147,6 +147,28 @@ Deno.test("standing orders: the newest copy counts, and not what an operator has
   await until(() => a.orders!.hostDrains.length === 0 && a.orders!.epoch === 2);
 });
 
+Deno.test("standing orders: an instance that was kept serves, although it has an older copy", async () => {
+  await using world = new World();
+  const first = await world.manager(1, 2);
+  const [a, b] = await world.instances(["a", "one"], ["b", "two"]);
+  first.removeInstance("a").catch(() => {});
+  await until(() => [a, b].every(({ orders }) => orders?.drains.length === 1));
+  await a.peer.close(); // it misses what follows
+  first.keepInstance("a");
+  await until(() => b.orders!.drains.length === 0);
+  await first.handOver(0);
+  const second = await world.manager(2, 2);
+  await world.join([a]);
+  assert.match(statesOf(second).a, /drain/); // all that is known so far
+  await world.join([b]);
+  assert.equal(statesOf(second).a, "serving");
+  assert.equal(second.numWanted, 2);
+  second.drain("a");
+  await b.peer.close();
+  await world.join([b]); // with whatever copy
+  assert.match(statesOf(second).a, /drain/);
+});
+
 Deno.test("standing orders: an instance that comes to a host which was kept meanwhile serves", async () => {
   await using world = new World();
   const first = await world.manager(1);
