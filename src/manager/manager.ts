@@ -430,18 +430,29 @@ export class Manager {
       agents: () => this.#agents?.peers ?? [],
       instanceChange: () => this.#keeper.instanceChange,
       hostDrains: () => this.#hosts.notes,
-      onAdopt: ({ instanceChange, hostDrains }) => {
+      onAdopt: ({ instanceChange, hostDrains }, ended) => {
         this.#keeper.adoptChange(instanceChange);
-        for (const instance of this.#fleet.serving) this.#resumeDrain(instance);
         this.#hosts.adopt(hostDrains);
+        for (const instance of this.#fleet.all) {
+          const hasEnded = ended.has(instance.instanceId);
+          if (hasEnded && !this.#hosts.isDrained(instance.hostName)) {
+            this.#keeper.revokeDrain(instance);
+          }
+        }
+        for (const instance of this.#fleet.serving) this.#resumeDrain(instance);
       },
     });
   }
 
-  /** Goes on with the drain of an instance that an earlier manager has begun. */
+  /**
+   * Goes on with the drain of an instance that an earlier manager has begun. On a host that is drained, or was
+   * kept, the host's order decides: others may be draining there in its place.
+   */
   #resumeDrain({ instanceId, hostName }: ManagedInstance): void {
     const order = this.#orders.takeDrain(instanceId);
-    if (order === null || (!order.isRemoval && this.#hosts.wasKept(hostName))) return;
+    if (order === null) return;
+    const isOfHost = this.#hosts.isDrained(hostName) || this.#hosts.wasKept(hostName);
+    if (isOfHost && !order.isRemoval) return;
     this.#keeper.resumeDrain(instanceId, order.by, order.isRemoval).catch(() => {}); // lost meanwhile
   }
 

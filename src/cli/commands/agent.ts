@@ -37,9 +37,10 @@ export function runAgent(options: RoleOptions): Promise<number> {
   });
 }
 
-class AgentService implements RoleService {
+/** The agent of this host, from its start until it stops or a successor has the instances. */
+export class AgentService implements RoleService {
   readonly role = "agent";
-  readonly failed = null;
+  readonly #failure = Promise.withResolvers<string>();
   /** Null before the start, and once a successor has the instances. */
   #agent: AgentRole | null = null;
 
@@ -51,6 +52,10 @@ class AgentService implements RoleService {
     private logFile: string | null,
     private readonly predecessor: Predecessor | null,
   ) {}
+
+  get failed(): Promise<string> {
+    return this.#failure.promise;
+  }
 
   async start(): Promise<string> {
     if (await this.predecessor?.takeOver()) this.logFile = startLogging(this.options, ROLE);
@@ -79,9 +84,13 @@ class AgentService implements RoleService {
     return { managerAddress: null, numInstances: null };
   }
 
+  /** Does not wait for a manager, which may be gone: an agent without one has to stop when it is told to. */
   async takeBack(): Promise<void> {
     this.logFile = startLogging(this.options, ROLE);
-    await (await this.#open()).join();
+    const agent = await this.#open();
+    agent.join().catch((error) => {
+      if (this.#agent === agent) this.#failure.resolve((error as Error).message); // else it was left
+    });
   }
 
   async upgradeStatus(): Promise<RoleStatus> {

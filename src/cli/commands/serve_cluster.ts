@@ -130,7 +130,11 @@ class Service implements RoleService {
     await this.#manager!.comeBack();
     if (this.#agent !== null) return;
     await this.#openAgent(await this.#roleOptions());
-    await this.#agent!.join();
+    const agent = this.#agent!;
+    // Not awaited: this process has to stop when it is told to, whether a manager leads or not.
+    agent.join().catch((error) => {
+      if (this.#agent === agent) this.#failure.resolve((error as Error).message); // else it was left
+    });
   }
 
   async upgradeStatus(): Promise<RoleStatus> {

@@ -13,7 +13,11 @@ export const MAX_DRAINED_INSTANCES = 16_384;
 export interface StandingOrders {
   /** Of the leadership in which they were sent; 0: without a cluster there is none. */
   readonly epoch: number;
-  /** Of two orders of one epoch the greater is the newer. The next manager counts on. */
+  /**
+   * Of two orders of one epoch the greater is the newer. The next manager counts on. In epoch 0 at least the
+   * time at which they were sent, in Unix milliseconds: a manager may send some before it hears of
+   * earlier ones.
+   */
   readonly version: number;
   /** Instances that were added, less those that were removed. */
   readonly instanceChange: number;

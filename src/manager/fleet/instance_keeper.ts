@@ -231,6 +231,18 @@ export class InstanceKeeper {
     if (ended === null) return;
     if (ended.isRemoval) this.#want(1, instance.startedBy === "manager");
     this.#config.onOrder(instanceId);
+    this.#noteKept(instance);
+  }
+
+  /**
+   * Ends a drain that {@linkcode resumeDrain} has begun, and that an earlier manager had ended. The number of
+   * instances that there should be is with this one.
+   */
+  revokeDrain(instance: ManagedInstance): void {
+    if (instance.endDrain() !== null) this.#noteKept(instance);
+  }
+
+  #noteKept({ instanceId }: ManagedInstance): void {
     this.#config.onChange();
     this.#config.onEvent({ type: "kept", instanceId });
   }
@@ -257,7 +269,7 @@ export class InstanceKeeper {
    */
   async resumeDrain(instanceId: InstanceId, by: DrainCause, isRemoval: boolean): Promise<void> {
     const instance = this.#fleet.get(instanceId);
-    this.#beginDrain(instance, by, isRemoval);
+    this.#startDrain(instance, by, isRemoval);
     if (isRemoval) await this.#finishRemoval(instance);
   }
 
@@ -420,9 +432,12 @@ export class InstanceKeeper {
   }
 
   #beginDrain(instance: ManagedInstance, by: DrainCause, isRemoval = false): void {
-    const isNew = instance.beginDrain(by, isRemoval);
+    this.#startDrain(instance, by, isRemoval);
     this.#config.onOrder(instance.instanceId);
-    if (!isNew) return;
+  }
+
+  #startDrain(instance: ManagedInstance, by: DrainCause, isRemoval: boolean): void {
+    if (!instance.beginDrain(by, isRemoval)) return;
     this.#config.onChange();
     this.#config.onEvent({ type: "draining", instanceId: instance.instanceId });
   }

@@ -25,8 +25,11 @@ export interface StandingOrderConfig {
   /** Instances that were added, less those removed, also by earlier managers. */
   readonly instanceChange: () => number;
   readonly hostDrains: () => readonly HostDrainNote[];
-  /** Newer orders of an earlier manager are there: they hold, unless an operator has decided otherwise here. */
-  readonly onAdopt: (orders: StandingOrders) => void;
+  /**
+   * Newer orders of an earlier manager are there: they hold, unless an operator has decided otherwise here.
+   * @param ended instances whose drain was taken from older ones, and is not in these
+   */
+  readonly onAdopt: (orders: StandingOrders, ended: ReadonlySet<InstanceId>) => void;
 }
 
 /**
@@ -44,6 +47,8 @@ export class StandingOrderKeeper {
   #firstVersion = Infinity;
   /** Instances whose drain is what this manager says, whatever an earlier one said. */
   readonly #decided = new Set<InstanceId>();
+  /** Those of them whose drain an earlier manager ordered, and of which no operator has decided here. */
+  readonly #taken = new Set<InstanceId>();
   #isDue = false;
 
   constructor(config: StandingOrderConfig) {
@@ -59,7 +64,12 @@ export class StandingOrderKeeper {
     if (isOwn || orders.epoch > epoch) return;
     this.#adopted = orders;
     if (this.#firstVersion === Infinity) this.#latest = orders;
-    this.#config.onAdopt(orders);
+    const ended = this.#taken.difference(new Set(orders.drains.map((one) => one.instanceId)));
+    for (const instanceId of ended) {
+      this.#taken.delete(instanceId);
+      this.#decided.delete(instanceId);
+    }
+    this.#config.onAdopt(orders, ended);
     this.note();
   }
 
@@ -67,13 +77,16 @@ export class StandingOrderKeeper {
   takeDrain(instanceId: InstanceId): InstanceDrainOrder | null {
     if (this.#decided.has(instanceId)) return null;
     const drain = this.#adopted?.drains.find((one) => one.instanceId === instanceId) ?? null;
-    if (drain !== null) this.noteDecision(instanceId);
+    if (drain === null) return null;
+    this.noteDecision(instanceId);
+    this.#taken.add(instanceId);
     return drain;
   }
 
   /** An operator has decided whether an instance drains. */
   noteDecision(instanceId: InstanceId): void {
     this.#decided.add(instanceId);
+    this.#taken.delete(instanceId);
     this.note();
   }
 
@@ -100,7 +113,7 @@ export class StandingOrderKeeper {
   }
 
   #update(): void {
-    const { instances, agents, instanceChange, hostDrains, authority } = this.#config;
+    const { clock, instances, agents, instanceChange, hostDrains, authority } = this.#config;
     if (authority.stamp === null) return;
     const content = {
       instanceChange: instanceChange(),
@@ -110,7 +123,10 @@ export class StandingOrderKeeper {
     const { epoch: _, version = 0, ...before } = this.#latest ??
       { epoch: 0, instanceChange: 0, drains: [], hostDrains: [] };
     if (JSON.stringify(before) === JSON.stringify(content)) return;
-    const orders = { epoch: this.#epoch, version: version + 1, ...content };
+    const epoch = this.#epoch;
+    // Without a cluster, the clock tells the orders of this manager from those of an earlier one.
+    const leastVersion = epoch > 0 ? 1 : Math.floor(clock.nowMs());
+    const orders = { epoch, version: Math.max(version + 1, leastVersion), ...content };
     this.#firstVersion = Math.min(this.#firstVersion, orders.version);
     this.#latest = orders;
     for (const { peer, isServing } of instances()) if (peer !== null && isServing) this.tell(peer);

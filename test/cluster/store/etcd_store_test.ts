@@ -291,6 +291,32 @@ Deno.test("lease store etcd: a call that is not answered is made again, at anoth
   }
 });
 
+Deno.test("lease store etcd: a call that is made again takes another connection, also with TLS", async () => {
+  const { certificate: cert, privateKey: key } = await makeCertificate();
+  const connections: number[] = [];
+  const open = Promise.withResolvers<void>();
+  const member = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, cert, key, onListen: () => {} },
+    async (request, { remoteAddr }) => {
+      await request.text();
+      if (connections.push(remoteAddr.port) === 1) await open.promise;
+      return Response.json(empty);
+    },
+  );
+  const store = await openLeaseStore(`etcd://localhost:${member.addr.port}`, {
+    timeoutMs: 2 * CALL_TIMEOUT_MS,
+    credentials: { authority: cert },
+  });
+  try {
+    assert.deepEqual(await store.list("hosts/"), { entries: [], revision: 7 });
+    assert.equal(new Set(connections).size, 2);
+  } finally {
+    await store.close();
+    open.resolve();
+    await member.shutdown();
+  }
+});
+
 Deno.test("lease store etcd: what no member answers is not asked for ever, and each is named once", async () => {
   await using members = new FakeMembers(1, () => null);
   const store = await openLeaseStore(members.url, { timeoutMs: 60 });

@@ -4,9 +4,10 @@ import type { Peer } from "../../../src/bus/bus.ts";
 import { InProcessBus } from "../../../src/bus/in_process_bus.ts";
 import { realClock } from "../../../src/core/clock.ts";
 import type { Leadership } from "../../../src/core/protocol/leadership.ts";
-import type { StandingOrders } from "../../../src/core/protocol/standing_orders.ts";
+import { isNewer, type StandingOrders } from "../../../src/core/protocol/standing_orders.ts";
 import { Manager } from "../../../src/manager/manager.ts";
 import { until } from "../../conformance/bus.ts";
+import { pause } from "../../patience.ts";
 import { managerOptions, registrationOf } from "../support.ts";
 
 /** An instance that keeps orders, and gives them to each manager that it joins. */
@@ -146,6 +147,28 @@ Deno.test("standing orders: the newest copy counts, and not what an operator has
   await until(() => a.orders!.hostDrains.length === 0 && a.orders!.epoch === 2);
 });
 
+Deno.test("standing orders: an instance that was kept serves, although it has an older copy", async () => {
+  await using world = new World();
+  const first = await world.manager(1, 2);
+  const [a, b] = await world.instances(["a", "one"], ["b", "two"]);
+  first.removeInstance("a").catch(() => {});
+  await until(() => [a, b].every(({ orders }) => orders?.drains.length === 1));
+  await a.peer.close(); // it misses what follows
+  first.keepInstance("a");
+  await until(() => b.orders!.drains.length === 0);
+  await first.handOver(0);
+  const second = await world.manager(2, 2);
+  await world.join([a]);
+  assert.match(statesOf(second).a, /drain/); // all that is known so far
+  await world.join([b]);
+  assert.equal(statesOf(second).a, "serving");
+  assert.equal(second.numWanted, 2);
+  second.drain("a");
+  await b.peer.close();
+  await world.join([b]); // with whatever copy
+  assert.match(statesOf(second).a, /drain/);
+});
+
 Deno.test("standing orders: an instance that comes to a host which was kept meanwhile serves", async () => {
   await using world = new World();
   const first = await world.manager(1);
@@ -177,10 +200,44 @@ Deno.test("standing orders: instances of one host go on to drain in turn at the 
   ]);
 });
 
+Deno.test("standing orders: they drain in turn also if the next manager hears of another one first", async () => {
+  for (const order of [[1, 0, 2], [2, 1, 0]]) {
+    await using world = new World();
+    const first = await world.manager(1);
+    const keepers = await world.instances(["a", "one"], ["b", "one"], ["c", "two"]);
+    first.drainHost("one", 1);
+    await until(() => keepers.every(({ orders }) => orders?.drains.length === 1));
+    await first.handOver(0);
+    const second = await world.manager(2);
+    await world.join(order.map((i) => keepers[i]));
+    const draining = Object.values(statesOf(second)).filter((state) => /drain/.test(state));
+    assert.equal(draining.length, 1, JSON.stringify(statesOf(second)));
+  }
+});
+
 Deno.test("standing orders: without orders nothing is sent", async () => {
   await using world = new World();
   await world.manager(1);
   const keepers = await world.instances(["a", "one"]);
   await new Promise((resolve) => setTimeout(resolve, 20));
   assert.deepEqual(versionsOf(keepers), [undefined]);
+});
+
+Deno.test("standing orders: a manager that starts again takes them over, although it has sent some", async () => {
+  await using world = new World();
+  const first = await world.manager(null);
+  const [a, b] = await world.instances(["a", "one"], ["b", "two"]);
+  first.drain("b");
+  await until(() => a.orders?.drains.length === 1);
+  const old = a.orders!;
+  await first.handOver(0);
+  await pause(5); // a process does not start again within the same millisecond
+  const second = await world.manager(null);
+  const [c] = await world.instances(["c", "three"]);
+  second.drain("c");
+  await until(() => c.orders?.drains.length === 1);
+  assert.ok(isNewer(c.orders!, old)); // else those who have the old ones would not take these
+  await world.join([a, b]);
+  assert.match(statesOf(second).b, /drain/);
+  await until(() => c.orders!.drains.length === 2);
 });

@@ -39,7 +39,8 @@ export interface ClusterExamination {
 }
 
 /**
- * Examines a cluster. Takes about three seconds, and half a second for each path; three minutes at most.
+ * Examines a cluster. Takes about three seconds, and half a second for each path; minutes if hardly anything
+ * answers.
  */
 export async function examineCluster(
   { url, store, bus, clock, prefillTokensPerSecond, step }: ClusterExamination,

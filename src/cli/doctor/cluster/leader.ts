@@ -12,7 +12,7 @@ import { LlumnixError } from "../../../core/errors.ts";
 
 /** Of a longer lease it is not found out whether its leader is silent. */
 const MAX_WATCH_MS = 6_000;
-/** The leader changes its record three times in a lease, and candidates their reports once. */
+/** The leader changes its record five times in a lease, and candidates their reports once in 1.5 leases. */
 const WATCH_LEASES = 2;
 const READS_PER_LEASE = 10;
 /** A cluster has far fewer. */

@@ -1,4 +1,5 @@
 /** What is wrong in a cluster, from what was found there. */
+import { CALLS_PER_LEASE } from "../../../cluster/leadership/candidate.ts";
 import { settingsDifference } from "../../../core/served_settings.ts";
 import type { AddressReport, ClusterDoctorReport } from "./report.ts";
 
@@ -6,8 +7,6 @@ export type Facts = Omit<ClusterDoctorReport, "problems" | "warnings">;
 
 /** Clocks that differ more bring log lines and traces of hosts out of order. */
 const MAX_CLOCK_MS = 1_000;
-/** Calls of the store have so many parts of a lease: see `roles/cluster.ts`. */
-const CALLS_PER_LEASE = 3;
 
 /** What has to be put right. */
 export function problemsOf(facts: Facts): string[] {
@@ -118,7 +117,7 @@ function storeWarnings({ store: { readMs, writeMs }, leader: { leaseMs } }: Fact
   return [
     `a call of the lease store took ${
       slowestMs.toFixed(0)
-    } ms at best, and calls may take a third of the ` +
+    } ms at best, and calls may take half of the ` +
     `lease (${seconds(leaseMs)}): raise --cluster-lease on all hosts`,
   ];
 }

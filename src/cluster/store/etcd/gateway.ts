@@ -69,7 +69,8 @@ export class Gateway {
     if (!authority.includes("-----BEGIN CERTIFICATE-----")) {
       throw new UsageError("the certificates for etcd are not PEM (-----BEGIN CERTIFICATE-----)");
     }
-    this.#client = Deno.createHttpClient({ caCerts: [authority] });
+    // HTTP/2 would send all calls over one connection, also those that are made again.
+    this.#client = Deno.createHttpClient({ caCerts: [authority], http2: false });
   }
 
   /**
