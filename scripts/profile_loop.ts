@@ -60,7 +60,7 @@ const services: Readonly<Record<string, Service>> = {
       work("f1", 1, 30, "--qps 3", 128, 32, 0.9),
       work("f2", 2, 30, "--qps 3", 32, 64, 0.9),
       work("f3", 3, 20, "--qps 2", 400, 24, 0.7),
-      work("f4", 5, 24, "--max-concurrency 8 --qps 20", 80, 40, 0.9),
+      work("f4", 5, 60, "--max-concurrency 24 --qps 60", 80, 40, 0.9),
     ],
     alone: work(
       "alone",

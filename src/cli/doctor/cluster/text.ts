@@ -35,7 +35,8 @@ export function clusterReportText(report: ClusterDoctorReport): string {
   sections.push(section("Move or recompute", crossoverLines(report)));
   if (warnings.length > 0) sections.push(section("Warnings", wrapped(warnings)));
   sections.push(problems.length > 0 ? section("Problems", wrapped(problems)) : "All is well.");
-  return sections.join("\n\n");
+  // What other processes say goes to a terminal.
+  return sections.join("\n\n").replace(/(?!\n)\p{Cc}/gu, "?");
 }
 
 function storeLines({ store }: ClusterDoctorReport): string[] {

@@ -78,3 +78,8 @@ Deno.test("cluster report: of many hosts the first ones have a line", () => {
   const hosts = Array.from({ length: 100 }, (_, i) => hostOf(`h${i}`));
   assert.match(textOf({ hosts }), /^ {2}36 more \(--json\)$/m);
 });
+
+Deno.test("cluster report: what other processes say cannot steer the terminal", () => {
+  const text = textOf({ problems: ["host \x1b[2J\x07\x9b says"] });
+  assert.match(text, /host \?\[2J\?\? says/);
+});
