@@ -300,7 +300,7 @@ async function microRows(): Promise<Row[]> {
   });
 }
 
-/** Rows of the committed report, except those of the kernel files `without`, which are measured anew. */
+/** Rows of the committed report, except those of the kernel files in `without`: this run measures them again. */
 async function rowsOfReport(without: readonly string[]): Promise<Row[]> {
   const lines = (await Deno.readTextFile(report)).split("\n");
   const table = lines.filter((line) => line.startsWith("| ")).slice(2);

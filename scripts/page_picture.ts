@@ -34,8 +34,8 @@ const STOPPABLE_FEED = `{
 const HALF_WAY_MS = [400, 900] as const;
 
 /**
- * Runs in the page: true once so many flights are half-way, and all instances serve. The page stops there: until
- * the screenshot it would show another moment.
+ * Runs in the page: true once so many requests are half-way between two instances, and all instances serve. It
+ * then freezes the page, so that the screenshot shows this moment.
  */
 function stopFlights(flights: number): string {
   return `new Promise((resolve) => {

@@ -37,8 +37,8 @@ struct Settings {
   int failCode = 700;  ///< The error of `failKernel` and `failWork`.
   /// The first process that comes to a fault of work makes this file; others with it go on. Empty: all fail.
   std::string faultOnce;
-  /// 1: cuBLASLt makes the results of a product's later rows larger than those of its earlier ones. 2: it makes all
-  /// results a little larger, so that a test can tell its products from those of the project's own kernels.
+  /// 1: cuBLASLt's results are too large in the later rows of a product. 2: they are a little too large in all rows,
+  /// so that a test sees which products it computed.
   int skewProducts = 0;
   int failCubin = 0;          ///< Machine code cannot be loaded: its error. 0: it can, on the device it is for.
   int failLoad = 0;           ///< Modules cannot be loaded: their error. 0: they can.

@@ -4,7 +4,7 @@ export interface Goal {
   readonly id: string;
   /** For people. */
   readonly what: string;
-  /** A share is to be reached, the others are not to be passed. */
+  /** A share must be at least the bar; a value in another unit at most. */
   readonly unit: "share" | "us" | "s" | "steps";
   readonly bar: number;
   /** A share that is hoped for. */

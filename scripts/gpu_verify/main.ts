@@ -113,7 +113,7 @@ export async function verify(given: Arguments): Promise<boolean> {
     });
   };
   let written = Promise.resolve();
-  /** Writes what is known by then, after those that write already. */
+  /** Writes the report of all results so far, once the writes before it have ended. */
   const write = () =>
     written = written.then(async () => {
       const inOrder = given.sections.flatMap((section) => results.get(section) ?? []);

@@ -17,7 +17,7 @@ const adminToken = crypto.randomUUID();
 
 interface Moves {
   readonly committed: number;
-  /** Of those that stood still. */
+  /** Of the requests that paused while they moved. */
   readonly downtimesMs: number[];
 }
 
@@ -64,12 +64,13 @@ async function measureDowntime(
   committed: number,
   downtimesMs: number[],
 ): Promise<void> {
-  const median = downtimesMs.toSorted((a, b) => a - b)[downtimesMs.length >> 1];
   found(
     "requests that moved by cuda_ipc",
     `${committed}: tokens and log probabilities are the same`,
   );
   const { median_tpot_ms: stepMs } = await bench(service, isShort ? 2 : 16, "--max-concurrency=8");
+  if (downtimesMs.length === 0) return found("downtime", "not measured: no request paused");
+  const median = downtimesMs.toSorted((a, b) => a - b)[downtimesMs.length >> 1];
   found("downtime", `${median} ms (median), ${Math.max(...downtimesMs)} ms (longest)`);
   found("decode step meanwhile", `${stepMs.toFixed(2)} ms (median TPOT of 8 requests at a time)`);
   reached("downtime", median / stepMs);

@@ -20,7 +20,7 @@ export async function writeReport(directory: string, report: VerifyReport): Prom
   await replace(`${directory}/gpu_verify.md`, markdown(report));
 }
 
-/** All goals, also those that nothing was measured of. */
+/** All goals, including those without a measurement. */
 export function goalsOf({ sections }: VerifyReport): GoalOutcome[] {
   const measured = sections.flatMap(({ findings }) => findings).flatMap(({ goal, measured }) =>
     goal === undefined ? [] : [[goal, measured!] as const]

@@ -43,7 +43,7 @@ async function timeToRead(path: string): Promise<number> {
   return performance.now() - startMs;
 }
 
-/** @returns the service, if it is to be kept */
+/** @returns the running service if `isKept`, else null: it has been stopped */
 async function coldStart(
   what: string,
   readMs: number,

@@ -59,7 +59,8 @@ for (let i = 0; i < stepsInTurn; i++) await pipeline.follow(next());
 const stepMs = (performance.now() - aheadMs) / stepsInTurn;
 let newest = (await pipeline.collect()).tokenIds[0];
 
-// Two steps are given at once: between the ends of the first and the second the device waits for nobody.
+// Two steps are enqueued at once, so that the second begins as soon as the first ends. The time between their
+// ends is that of the device alone.
 const deviceMs: number[] = [], givenMs: number[] = [];
 for (let i = 0; i < pairs; i++) {
   const beforeMs = performance.now();

@@ -5,7 +5,7 @@
 import { expect, found } from "./device.ts";
 import { missingTransformers, runPython } from "./python.ts";
 
-/** Seeds apart from those of the committed references. */
+/** Added to the seeds of the committed references, so that these models are others. */
 const SEED_OFFSET = 100;
 
 const missing = await missingTransformers();

@@ -268,7 +268,7 @@ export class HostAgent {
     if (this.#hasJoined) this.#config.log.error(`the manager refuses this host: ${message}`);
   }
 
-  /** Tells the manager what runs here, and what former managers have ordered. */
+  /** Tells the manager which instances run here, and which orders of earlier managers still hold. */
   async #join(): Promise<void> {
     const peer = this.#peer, { facts, fence } = this.#config;
     if (peer === null) throw new UnavailableError("there is no manager");
@@ -327,7 +327,7 @@ export class HostAgent {
     checkInstanceId(instanceId);
     parseAddress(managerAddress);
     if (peer !== this.#peer) {
-      // The manager has heard since what runs here, and counts on this order no more.
+      // When the agent joined again, it told the manager what runs here. The manager has dropped this order since.
       throw new ConflictError(
         `host ${host} has joined again since it was told to start ${instanceId}`,
       );

@@ -22,7 +22,7 @@ const PINGS = 5;
 const CONNECT_TIMEOUT_MS = 2_000;
 /** A path on which 64 KiB take longer is not measured. */
 const CHUNK_TIMEOUT_MS = 3_000;
-/** A listener closes after this time, whatever happens. */
+/** A listener closes after this time, even if a transfer still runs. */
 const LISTEN_MS = 10_000;
 
 export interface PathProbeConfig {

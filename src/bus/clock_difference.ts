@@ -17,7 +17,7 @@ export interface Examined {
 export interface HostClocks {
   /** Milliseconds since the epoch, as people have set them. */
   wallMs(): number;
-  /** Milliseconds since any time, which nobody sets. */
+  /** Milliseconds of a monotonic clock. */
   steadyMs(): number;
 }
 

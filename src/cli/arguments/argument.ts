@@ -204,7 +204,7 @@ interface ChoiceEntry extends Common {
   readonly laterChoices?: readonly (string | number)[];
 }
 
-/** The choices that a command can see: all but those that are refused at start, for good or for now. */
+/** The values that a command can get. Values that are refused at start, for now or for good, are left out. */
 type ChoiceOf<E extends ChoiceEntry> =
   | Exclude<
     E["choices"][number],

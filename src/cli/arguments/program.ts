@@ -67,8 +67,8 @@ export const engineExtras = {
     default: "auto",
     section: "ENGINE",
     help:
-      "When --device cuda compares its kernels' results with those of the CPU kernels, before it serves: once for each " +
-      "kind of device, driver and program (auto), at every start (always), or never (off). " +
+      "When --device cuda tests its kernels against those of the CPU before it serves: once for each kind of " +
+      "device, driver and program (auto), at every start (always), or never (off). " +
       "A fast path that gives wrong results is left out; if a plain one does, the start is refused.",
   }),
   "cpu-kernels": choice({

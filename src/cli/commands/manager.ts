@@ -79,7 +79,7 @@ export class ManagerService implements RoleService {
 
   /**
    * @param logFile where this process and its instances log in addition to stderr
-   * @param predecessor whose place it takes, once that one has given it up; null: nobody's
+   * @param predecessor the process that this one replaces once it has given up its place; null: none
    * @param isSuccessor it takes the place of another manager of this host
    */
   constructor(
@@ -144,7 +144,7 @@ export class ManagerService implements RoleService {
    * Gives the place to another process of this host. Of a cluster's managers the next one leads at once: a
    * follower, or, if this one has started instances, the other process, which replaces them.
    * @param candidate the other process, as a candidate for the leadership
-   * @throws {UnavailableError} the lease store does not answer: nobody could lead before it does
+   * @throws {UnavailableError} the lease store does not answer, so that no other manager could take over
    */
   async leave(candidate?: string): Promise<Handover> {
     const { storeProblem = null } = this.#candidacy?.candidate ?? {};

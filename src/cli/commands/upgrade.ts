@@ -23,7 +23,7 @@ const POLL_MS = 200;
 /** Time without progress after which the replacement of instances is not waited for. */
 const STALL_MS = 300_000;
 
-/** Agents and API servers find a new manager at once; a manager looks for nobody. */
+/** The manager first: agents and API servers find the new one by themselves. */
 const order: readonly UpgradeRole[] = ["manager", "serve", "agent", "api-server"];
 
 /** A process that serves, and the connection to it. */

@@ -21,7 +21,7 @@ export const doctor: Command = {
   },
 };
 
-/** @throws {UsageError} options of a cluster without one, or with one those of a host */
+/** @throws {UsageError} an option that needs --cluster without it, or one that excludes it beside it */
 function checkCluster(options: DoctorOptions): void {
   const { cluster, selfTest, clusterCredentials, clusterKeyFile, clusterInsecure } = options;
   if (cluster !== null) {

@@ -1,18 +1,19 @@
 /**
- * Mistakes in what the kernels compute, each of which the runs of its file must notice. They are about NaN and
- * memory that nobody has written: numbers that are only inexact, `decoder_kernels_test.ts` compares with float64.
+ * Mistakes in what the kernels compute. The runs of the kernel file must notice each of them. Most concern NaN, or
+ * memory that was never written. Results that are only inexact are not here: `decoder_kernels_test.ts` compares the
+ * kernels with float64.
  */
 
-/** A text of a kernel's source or header, which is there once, and another one in its place. */
+/** Replaces a text that occurs once in a kernel's source or header. */
 export interface KernelEdit {
   readonly file: string;
   readonly from: string;
   readonly to: string;
-  /** What becomes wrong, for people. */
+  /** What then goes wrong, for the report. */
   readonly mistake: string;
   /** The kernel file whose runs notice it. */
   readonly run: string;
-  /** The mistake is one of order, which the race checker reports, too. */
+  /** A missing barrier or wait: the race checker reports it, too. */
   readonly isOrder?: boolean;
 }
 

@@ -21,8 +21,8 @@ export function numPaths(numHosts: number): number {
 }
 
 /**
- * All paths between hosts, or, of too many, a ring: each host sends to the next one. Of too many hosts for that,
- * those that come first.
+ * All paths between hosts. Where these are too many, a ring: each host sends to the next one. Where the ring is too
+ * long as well, its first paths.
  */
 export function choosePaths(hosts: readonly string[]): PathQuestion[] {
   if (hosts.length < 2) return [];

@@ -131,7 +131,7 @@ function leaderWarnings(facts: Facts): string[] {
   const followers = addresses.filter(({ who, process }) => who === "manager" && process !== null);
   if (state === "leads" && hosts.length > 1 && followers.length === 0) {
     warnings.push(
-      "no other manager follows the leader: without its host, nobody leads the cluster",
+      "no other manager follows the leader: if its host is lost, the cluster has no leader",
     );
   }
   if (hosts.length > 1 && addresses.length > 0 && addresses.every(({ isLoopback }) => isLoopback)) {
