@@ -1,15 +1,15 @@
 /** `llumnix agent`: starts instances on this host for a manager that may be on another one. */
 import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
-import { type Log, logger } from "../../core/log.ts";
+import type { Log } from "../../core/log.ts";
 import type { Handover, RoleStatus } from "../../core/protocol/upgrade.ts";
 import { AgentRole } from "../../roles/agent/agent.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
-import { exitOnDefects } from "../../roles/defects.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
-import { type RoleService, runRole } from "../../roles/run_role.ts";
+import type { RoleService } from "../../roles/run_role.ts";
+import { startRole } from "../../roles/start_role.ts";
 import { startLogging } from "../../roles/start_logging.ts";
-import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts";
+import type { Predecessor } from "../../roles/upgrade/successor.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { toArgv } from "../to_argv.ts";
 
@@ -23,18 +23,12 @@ const ROLE = "agent";
  */
 export function runAgent(options: RoleOptions): Promise<number> {
   const address = managerAddress(options.managerAddress);
-  return asSuccessor(async (predecessor) => {
-    const logFile = startLogging(options, ROLE, predecessor !== null);
-    const log = logger(ROLE);
-    const exitOnDefect = exitOnDefects(log);
-    return await runRole({
-      service: new AgentService(options, address, log, logFile, predecessor),
-      predecessor,
-      shutdownTimeoutMs: options.shutdownTimeout * 1000,
-      log,
-      exitOnDefect,
-    });
-  });
+  return startRole(
+    options,
+    { role: ROLE, log: ROLE },
+    ({ log, logFile, predecessor }) =>
+      new AgentService(options, address, log, logFile, predecessor),
+  );
 }
 
 /** The agent of this host, from its start until it stops or a successor has the instances. */

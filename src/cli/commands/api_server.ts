@@ -3,7 +3,7 @@ import type { Address, Bus } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { LeaderFence } from "../../core/leader_fence.ts";
-import { type Log, logger } from "../../core/log.ts";
+import type { Log } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
 import type { Handover, RoleStatus } from "../../core/protocol/upgrade.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
@@ -12,7 +12,6 @@ import type { RunningServer } from "../../server/server.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { prepareApiServer, type PreparedApiServer, socketsOf } from "../../roles/api_server.ts";
-import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
 import { adminToken } from "../../roles/admin_token.ts";
 import { clusterPlace, findLeader, type FoundLeader } from "../../roles/cluster.ts";
@@ -22,9 +21,10 @@ import { startInstances } from "../../roles/started_instances.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
 import { findModel, servedSettings } from "../../roles/served_model.ts";
 import { startLogging } from "../../roles/start_logging.ts";
-import { type RoleService, runRole } from "../../roles/run_role.ts";
+import type { RoleService } from "../../roles/run_role.ts";
+import { startRole } from "../../roles/start_role.ts";
 import { passedSockets } from "../../roles/systemd/passed_sockets.ts";
-import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts";
+import type { Predecessor } from "../../roles/upgrade/successor.ts";
 
 /** The name on the lines of its log. */
 const ROLE = "api-server";
@@ -38,20 +38,12 @@ const PROOF_TIMEOUT_MS = 5_000;
  */
 export function runApiServer(options: RoleOptions): Promise<number> {
   const address = managerAddress(options.managerAddress);
-  return asSuccessor(async (predecessor) => {
+  return startRole(options, { role: ROLE, log: "serve" }, async (start) => {
+    const { log, logFile, predecessor } = start;
     const sockets = predecessor?.sockets ?? passedSockets();
-    const logFile = startLogging(options, ROLE, predecessor !== null);
-    const log = logger("serve");
-    const exitOnDefect = exitOnDefects(log);
     const model = await findModel(options);
     for (const warning of model.warnings) log.warn(warning);
-    return await runRole({
-      service: new ApiServerService(options, model, address, log, logFile, sockets, predecessor),
-      predecessor,
-      shutdownTimeoutMs: options.shutdownTimeout * 1000,
-      log,
-      exitOnDefect,
-    });
+    return new ApiServerService(options, model, address, log, logFile, sockets, predecessor);
   });
 }
 

@@ -5,12 +5,11 @@ import type { Audience } from "../../cluster/leadership/audience.ts";
 import type { ElectionChange } from "../../cluster/leadership/election.ts";
 import { realClock, sleep } from "../../core/clock.ts";
 import { UnavailableError } from "../../core/errors.ts";
-import { type Log, logger } from "../../core/log.ts";
+import type { Log } from "../../core/log.ts";
 import type { Leadership } from "../../core/protocol/leadership.ts";
 import type { Handover, RoleStatus, TakeOver } from "../../core/protocol/upgrade.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
-import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
 import {
   audienceOf,
@@ -29,9 +28,10 @@ import {
 } from "../../roles/manager_address.ts";
 import { servedSettings } from "../../roles/served_model.ts";
 import { metricsPlace } from "../../roles/metrics_place.ts";
-import { type RoleService, runRole } from "../../roles/run_role.ts";
+import type { RoleService } from "../../roles/run_role.ts";
+import { startRole } from "../../roles/start_role.ts";
 import { startLogging } from "../../roles/start_logging.ts";
-import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts";
+import type { Predecessor } from "../../roles/upgrade/successor.ts";
 
 /** The name on the lines of its log. */
 const ROLE = "manager";
@@ -47,18 +47,12 @@ const POLL_MS = 50;
  */
 export function runManager(options: RoleOptions): Promise<number> {
   const address = managerAddress(options.managerAddress);
-  return asSuccessor(async (predecessor) => {
-    const logFile = startLogging(options, ROLE, predecessor !== null);
-    const log = logger("manager");
-    const exitOnDefect = exitOnDefects(log);
-    return await runRole({
-      service: new ManagerService(options, address, log, logFile, predecessor),
-      predecessor,
-      shutdownTimeoutMs: options.shutdownTimeout * 1000,
-      log,
-      exitOnDefect,
-    });
-  });
+  return startRole(
+    options,
+    { role: ROLE, log: ROLE },
+    ({ log, logFile, predecessor }) =>
+      new ManagerService(options, address, log, logFile, predecessor),
+  );
 }
 
 /** A manager, and the address that it holds. */

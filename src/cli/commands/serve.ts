@@ -3,7 +3,7 @@ import type { Address } from "../../bus/bus.ts";
 import { parseAddress } from "../../bus/address.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
-import { type Log, logger } from "../../core/log.ts";
+import type { Log } from "../../core/log.ts";
 import type { InstanceRegistration } from "../../core/protocol/membership.ts";
 import type { Handover, RoleStatus } from "../../core/protocol/upgrade.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
@@ -18,11 +18,11 @@ import type { ServeOptions } from "../arguments/tables.ts";
 import { unusedDeviceNotice } from "../doctor/nvidia_files.ts";
 import { adminToken } from "../../roles/admin_token.ts";
 import { prepareApiServer, socketsOf } from "../../roles/api_server.ts";
-import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
 import { type ManagerPlace, takeManagerPlace } from "../../roles/manager_address.ts";
 import type { PreparedInstance } from "../../roles/prepared_instance.ts";
-import { type RoleService, runRole } from "../../roles/run_role.ts";
+import type { RoleService } from "../../roles/run_role.ts";
+import { startRole } from "../../roles/start_role.ts";
 import { runsInProcess } from "../../roles/runs_in_process.ts";
 import { startInstances } from "../../roles/started_instances.ts";
 import { executorKind } from "../../executor/devices.ts";
@@ -30,7 +30,7 @@ import type { FoundModel } from "../../executor/executor_kind.ts";
 import { findModel } from "../../roles/served_model.ts";
 import { startLogging } from "../../roles/start_logging.ts";
 import { passedSockets } from "../../roles/systemd/passed_sockets.ts";
-import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts";
+import type { Predecessor } from "../../roles/upgrade/successor.ts";
 
 /**
  * Serves until it is told to stop.
@@ -42,23 +42,15 @@ export function runServe(
   options: ServeOptions,
   prepared?: PreparedInstance,
 ): Promise<number> {
-  return asSuccessor(async (predecessor) => {
+  return startRole(options, { role: ROLE, log: "serve" }, async (start) => {
+    const { log, logFile, predecessor } = start;
     const sockets = predecessor?.sockets ?? passedSockets();
-    const logFile = startLogging(options, ROLE, predecessor !== null);
-    const log = logger("serve");
-    const exitOnDefect = exitOnDefects(log);
     const model = await findModel(options);
     for (const warning of model.warnings) log.warn(warning);
     const isHidden = options.device === "auto" && executorKind("auto").usesHostCores;
     const notice = isHidden ? unusedDeviceNotice() : null;
     if (notice !== null) log.warn(notice);
-    return await runRole({
-      service: new Service(options, model, log, logFile, sockets, predecessor, prepared),
-      predecessor,
-      shutdownTimeoutMs: options.shutdownTimeout * 1000,
-      log,
-      exitOnDefect,
-    });
+    return new Service(options, model, log, logFile, sockets, predecessor, prepared);
   });
 }
 

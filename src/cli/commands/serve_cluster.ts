@@ -4,20 +4,20 @@ import { parseAddress } from "../../bus/address.ts";
 import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { UsageError } from "../../core/errors.ts";
-import { type Log, logger } from "../../core/log.ts";
+import type { Log } from "../../core/log.ts";
 import type { Handover, RoleStatus } from "../../core/protocol/upgrade.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
 import { AgentRole } from "../../roles/agent/agent.ts";
 import { hostName } from "../../roles/agent/host_facts.ts";
 import { ownManagerAddress } from "../../roles/cluster_address.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
-import { exitOnDefects } from "../../roles/defects.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
-import { type RoleService, runRole } from "../../roles/run_role.ts";
+import type { RoleService } from "../../roles/run_role.ts";
+import { startRole } from "../../roles/start_role.ts";
 import { findModel } from "../../roles/served_model.ts";
 import { startLogging } from "../../roles/start_logging.ts";
 import { passedSockets } from "../../roles/systemd/passed_sockets.ts";
-import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts";
+import type { Predecessor } from "../../roles/upgrade/successor.ts";
 import type { RoleOptions, ServeOptions } from "../arguments/tables.ts";
 import { toArgv } from "../to_argv.ts";
 import { ApiServerService } from "./api_server.ts";
@@ -38,20 +38,12 @@ export function runServeCluster(options: ServeOptions): Promise<number> {
         "that leads has the instances started, by the `serve` of each host",
     );
   }
-  return asSuccessor(async (predecessor) => {
+  return startRole(options, { role: ROLE, log: "serve" }, async (start) => {
+    const { log, logFile, predecessor } = start;
     const sockets = predecessor?.sockets ?? passedSockets();
-    const logFile = startLogging(options, ROLE, predecessor !== null);
-    const log = logger("serve");
-    const exitOnDefect = exitOnDefects(log);
     const model = await findModel(options);
     for (const warning of model.warnings) log.warn(warning);
-    return await runRole({
-      service: new Service(options, model, log, logFile, sockets, predecessor),
-      predecessor,
-      shutdownTimeoutMs: options.shutdownTimeout * 1000,
-      log,
-      exitOnDefect,
-    });
+    return new Service(options, model, log, logFile, sockets, predecessor);
   });
 }
 
