@@ -17,43 +17,30 @@ export interface KernelEdit {
   readonly isOrder?: boolean;
 }
 
+/** A mistake in what decode and prompt attention share: the runs of each must notice it. */
+function inBothAttentions(edit: Omit<KernelEdit, "file" | "run">): KernelEdit[] {
+  return ["decode_attention", "prompt_attention"].map((run) => ({
+    ...{ file: "attention_tiles.h", run },
+    ...edit,
+  }));
+}
+
 export const kernelEdits: readonly KernelEdit[] = [
-  {
-    ...{ file: "attention_tiles.h", run: "decode_attention" },
+  ...inBothAttentions({
     from: "& 0x80808080u) == 0) return;",
     to: "& 0x80808080u) != 1) return;",
     mistake: "NaN of 8 bits is widened to 480",
-  },
-  {
-    ...{ file: "attention_tiles.h", run: "prompt_attention" },
-    from: "& 0x80808080u) == 0) return;",
-    to: "& 0x80808080u) != 1) return;",
-    mistake: "NaN of 8 bits is widened to 480",
-  },
-  {
-    ...{ file: "attention_tiles.h", run: "decode_attention" },
+  }),
+  ...inBothAttentions({
     from: "position >= begin && position < end &&",
     to: "position >= begin &&",
     mistake: "slots that no token has been written to are loaded",
-  },
-  {
-    ...{ file: "attention_tiles.h", run: "prompt_attention" },
-    from: "position >= begin && position < end &&",
-    to: "position >= begin &&",
-    mistake: "slots that no token has been written to are loaded",
-  },
-  {
-    ...{ file: "attention_tiles.h", run: "decode_attention" },
+  }),
+  ...inBothAttentions({
     from: "position >= begin && position < end &&",
     to: "position < end &&",
     mistake: "tokens before the window are loaded",
-  },
-  {
-    ...{ file: "attention_tiles.h", run: "prompt_attention" },
-    from: "position >= begin && position < end &&",
-    to: "position < end &&",
-    mistake: "tokens before the window are loaded",
-  },
+  }),
   {
     ...{ file: "attention_tiles.h", run: "decode_attention" },
     from: "if (index * tileTokens + token == newest) continue;",
